@@ -1,0 +1,4 @@
+"""What runs on a node: it starts the user's tasks, watches them, and records what happened.
+
+Standard library only, Python 3.8 or newer. Nothing here may stop, slow or change the user's program.
+"""

@@ -1,0 +1,158 @@
+"""The one thing that launcher and agent share: names, files and wire types. Described in docs/protocol.md.
+
+An attempt on a node is a folder:
+
+    spec.json            the TaskSpec (0600: it holds the task's environment)
+    supervisor.lock      locked by the living supervisor; a free lock means that none lives
+    fenced               written by a launcher that gave this attempt up: nothing may start here any more
+    stop.json            a StopRequest; its presence is the request
+    task-RANK.json       TaskRecord: written by the task's own process just before it becomes the user's program
+    exit-RANK.json       ExitRecord: written once, atomically and durably
+    streams/NAME         append-only byte streams
+    seal.json            the Seal, written once, last
+    work/                the task's checkout; after the end, what the tasks wrote there
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+try:
+    from typing import TypedDict
+except ImportError:  # pragma: no cover
+    raise SystemExit("mllaunch's agent needs Python 3.8 or newer")
+
+PROTOCOL_VERSION = 1
+
+# Streams. stdout and stderr exist once per rank.
+EVENTS = "events"  # JSON lines, one Event each
+SAMPLES = "samples"  # JSON lines: a header, then one array per reading
+MARKS = "marks"  # text lines "BOOT_MS STREAM OFFSET": how long STREAM was at that time
+FILES = "files"  # JSON lines: what the tasks wrote, found after the end
+AGENT = "agent"  # what the agent itself had to say
+
+
+def stdout_stream(rank: int) -> str:
+    return "stdout.%d" % rank
+
+
+def stderr_stream(rank: int) -> str:
+    return "stderr.%d" % rank
+
+
+class TaskPlace(TypedDict):
+    """One task of an attempt on this node."""
+
+    rank: int
+    local_rank: int
+
+
+class DataLink(TypedDict):
+    """Data outside the commit that must appear at ``path`` (relative to the work folder's root)."""
+
+    path: str
+    source: str
+
+
+class TaskSpec(TypedDict):
+    """Everything a node needs to run its share of one attempt; one JSON line on the agent's stdin."""
+
+    protocol: int
+    run_id: str
+    run_name: str
+    attempt: int
+    node: str
+    node_rank: int
+    nodes: int
+    folder: str  # the attempt's folder, absolute
+    argv: List[str]
+    workdir: str  # where the task starts, relative to the checkout's root; "" is the root
+    tree: Optional[str]  # folder that holds the frozen code, never written to; None with in_place
+    in_place: Optional[str]  # run in this folder instead of a checkout
+    data: List[DataLink]
+    output: str  # MLLAUNCH_OUTPUT_DIR, relative to workdir
+    environment: Dict[str, str]  # the task's, complete but for what the agent itself sets
+    secrets: List[str]  # values to mask in all that is shipped
+    redacted: List[str]  # names of the variables that hold them
+    tasks: List[TaskPlace]
+    world_size: int
+    gpus: int  # whole GPUs on this node for all tasks together
+    timeout_s: Optional[float]
+    grace_s: float
+    python: Optional[str]  # the tasks' interpreter, whose packages are recorded; None: not a Python run
+    import_path: List[str]  # where psutil and pynvml may be found
+    master_addr: str
+    user: str  # who submitted
+    lease_dir: Optional[str]  # None: the node's own
+
+
+class TaskRecord(TypedDict):
+    rank: int
+    pid: int
+    start_ticks: int  # field 22 of /proc/PID/stat: with pid and boot_id it names a process for good
+    boot_id: str
+
+
+class ExitRecord(TypedDict):
+    """How a task's main process ended. What could not be read is None, never a guess."""
+
+    rank: int
+    exit_code: Optional[int]  # None: killed by a signal, or not known
+    signal: Optional[int]
+    error: Optional[str]  # why the program could not be started at all
+    at: str  # RFC 3339, UTC
+    observed_by: Optional[str]  # "shim", "supervisor", "pidfd"; None: nobody saw it end
+    cpu_s: Optional[float]
+    max_rss_bytes: Optional[int]
+
+
+class StopRequest(TypedDict):
+    by: str
+    at: str
+    now: bool  # True: SIGKILL at once
+
+
+class StreamSeal(TypedDict):
+    """Final length and digest of a stream as it is shipped (that is: with secrets masked)."""
+
+    size_bytes: int
+    sha256: str
+    masked: int  # how many ranges were masked
+    gaps: List[Dict[str, Any]]  # {"offset", "size_bytes", "reason"}
+
+
+class Seal(TypedDict):
+    protocol: int
+    run_id: str
+    attempt: int
+    node: str
+    status: str  # "sealed-complete" or "sealed-with-gaps"
+    state: str
+    exit_code: Optional[int]
+    at: str
+    streams: Dict[str, StreamSeal]
+
+
+# An event is a JSON object {"seq", "at", "boot_s", "kind", ...}. seq counts from 1 without a hole; at is wall
+# time (RFC 3339, UTC); boot_s is seconds since boot, which no clock change moves. Order is by seq alone.
+Event = Dict[str, Any]
+
+# The kinds, and what each carries besides. docs/protocol.md describes them.
+ATTEMPT_STARTED = "attempt_started"  # node, hostname, boot_id, pid, protocol, version
+WAITING = "waiting"  # wanted, free, holders: [{gpu, run, user, pid}], ahead: [{run, user}]
+GPUS_LEASED = "gpus_leased"  # gpus: [uuid]
+WORKDIR_READY = "workdir_ready"  # path, method: overlay | reflink | copy | in-place
+TASK_STARTED = "task_started"  # rank, pid
+TASK_EXITED = "task_exited"  # an ExitRecord, and out_of_memory: bool
+STOP_REQUESTED = "stop_requested"  # by, now
+TIMED_OUT = "timed_out"  # timeout_s
+LEFTOVERS = "leftovers"  # processes: [{pid, command}], killed: how many
+HOST = "host"  # facts of the node, see probes/host.py
+PYTHON = "python"  # facts of the tasks' interpreter, see probes/python.py
+DATA = "data"  # path, kind, digest, size_bytes, files, manifest: stream
+DATA_CHANGED = "data_changed"  # path, added, removed, modified: counts and up to 20 names each
+GAP = "gap"  # stream, offset, size_bytes, reason
+RESTARTED = "restarted"  # a supervisor took over from one that died: last_seen_boot_s, cut_bytes
+NOT_CAPTURED = "not_captured"  # what, why
+USAGE = "usage"  # wall_s, cpu_s, max_rss_bytes, read_bytes, written_bytes, gpu
+ATTEMPT_ENDED = "attempt_ended"  # state, exit_code, reason: {code, message, origin, node, rank, retryable}

@@ -1,0 +1,57 @@
+"""A run: one specification submitted once, and what is known of it so far."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mllaunch.domain.job import JobSpec
+from mllaunch.domain.snapshot import Snapshot
+from mllaunch.domain.state import Reason, State
+
+
+class Run(NamedTuple):
+    """One specification submitted once. Nothing in it ever changes.
+
+    id: UUIDv7, so ids sort by time. name: readable, unique in its run log. submitted_at: RFC 3339, UTC.
+    params: what could be read from the arguments (``--lr 3e-4`` -> ("lr", "3e-4")), for filtering and comparing.
+    redacted: names of environment variables whose values were masked.
+    """
+
+    id: str
+    name: str
+    spec: JobSpec
+    snapshot: Snapshot
+    params: tuple[tuple[str, str], ...]
+    submitted_at: str
+    submitted_by_user: str
+    submitted_by_host: str
+    redacted: tuple[str, ...] = ()
+
+
+class RunStatus(NamedTuple):
+    """Where a run stands; derived from its attempts' events, replaced as they come in.
+
+    attempt: number of the newest attempt, from 1. waiting: in words, why it waits and for whom, or None.
+    Times are RFC 3339, UTC. exit_code: None while unknown.
+    """
+
+    state: State
+    reason: Reason | None = None
+    exit_code: int | None = None
+    attempt: int = 1
+    started_at: str | None = None
+    ended_at: str | None = None
+    waiting: str | None = None
+
+
+class RunRow(NamedTuple):
+    """One line of a listing of runs."""
+
+    id: str
+    name: str
+    project: str
+    command: str
+    status: RunStatus
+    submitted_at: str
+    tags: tuple[str, ...]
+    note: str | None

@@ -1,0 +1,49 @@
+"""Every error that mllaunch raises on purpose, and the exit code each one leads to.
+
+    MllaunchError            1    the request failed
+    ├── UsageError           2    the command line asks for something impossible
+    ├── ConfigError          2    the configuration is wrong; carries every fault at once
+    ├── NotFound             3    no such run, stream, file
+    ├── NotPermitted         4    the user may not
+    └── InternalError      125    mllaunch itself failed
+
+Any other exception that reaches the top is a defect of ours: exit code 125, traceback only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+
+class MllaunchError(Exception):
+    """A failure with a stable code, a one-line cause, the evidence and the next thing to try.
+
+    Printed as ``error[code]: message``, then one line per piece of evidence, then ``hint: ...``.
+    """
+
+    exit_code = 1
+
+    def __init__(self, code: str, message: str, *, evidence: tuple[str, ...] = (), hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.evidence = evidence
+        self.hint = hint
+
+
+class UsageError(MllaunchError):
+    exit_code = 2
+
+
+class ConfigError(MllaunchError):
+    exit_code = 2
+
+
+class NotFound(MllaunchError):
+    exit_code = 3
+
+
+class NotPermitted(MllaunchError):
+    exit_code = 4
+
+
+class InternalError(MllaunchError):
+    exit_code = 125

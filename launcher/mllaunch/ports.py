@@ -1,0 +1,149 @@
+"""What the use cases need from the world, as interfaces. Every implementation passes tests/conformance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+from mllaunch.domain.job import Resources
+from mllaunch.domain.run import Run, RunRow, RunStatus
+from mllaunch_agent.protocol import Seal, StopRequest, TaskSpec
+
+
+class AttemptRef(NamedTuple):
+    """Names one attempt of a run. number counts from 1."""
+
+    run_id: str
+    number: int
+
+
+class StreamRef(NamedTuple):
+    """Names one append-only byte stream of an attempt on a node."""
+
+    run_id: str
+    attempt: int
+    node: str
+    stream: str
+
+
+class NodeFiles(Protocol):
+    """What one node holds of one attempt. Bytes come masked: secrets never leave the node."""
+
+    def lengths(self) -> dict[str, int]:
+        """How many bytes of each stream can be shipped now. Never shrinks."""
+
+    def read(self, stream: str, offset: int, limit: int) -> bytes:
+        """At most ``limit`` bytes from ``offset`` on; b"" at the end. The same offset always gives the same bytes."""
+
+    def seal(self) -> Seal | None:
+        """The final statement, or None while there is none."""
+
+    def is_alive(self) -> bool:
+        """Whether an agent looks after the attempt right now."""
+
+
+class Scheduler(Protocol):
+    """Starts agents on nodes. Decides where, never what."""
+
+    def check(self, resources: Resources) -> None:
+        """Raise UsageError if no node could ever give these resources."""
+
+    def start(self, spec: TaskSpec) -> None:
+        """Hand the specification to an agent. Returns once the agent has it; the attempt then needs nobody."""
+
+    def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
+        """Leave a stop request with the node. Harmless when repeated or when the attempt is over."""
+
+    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
+        """By node, what each holds of the attempt."""
+
+    def revive(self, attempt: AttemptRef) -> None:
+        """Make sure that an agent looks after an unsealed attempt whose agent has died."""
+
+
+class RunQuery(NamedTuple):
+    """Which runs to list, newest first. Several conditions must all hold.
+
+    unfinished: only runs that have not ended. params: (name, value) pairs that must match exactly.
+    """
+
+    limit: int = 20
+    unfinished: bool = False
+    project: str | None = None
+    tag: str | None = None
+    params: tuple[tuple[str, str], ...] = ()
+
+
+class RunLog(Protocol):
+    """The central store of runs and of what is derived from their events. It invents no times, ids or names."""
+
+    def add(self, run: Run, status: RunStatus) -> None:
+        """Store a new run, durably (it survives a power cut once this returns). NameTaken if the name is not free."""
+
+    def get(self, reference: str) -> tuple[Run, RunStatus]:
+        """The run that a name, an id, a unique prefix of either, ``@last`` or ``@{N}`` means.
+
+        NotFound when none does; UsageError, naming the candidates, when several do.
+        """
+
+    def rows(self, query: RunQuery) -> list[RunRow]:
+        """Listing, newest first."""
+
+    def view(self, attempt: AttemptRef, node: str) -> tuple[dict[str, Any], int]:
+        """What was folded from a node's events, and how many bytes of its event stream that covers; ({}, 0) at first."""
+
+    def views(self, run_id: str) -> dict[tuple[int, str], dict[str, Any]]:
+        """All views of a run by (attempt, node), in order."""
+
+    def set_view(
+        self, attempt: AttemptRef, node: str, view: dict[str, Any], *, was: int, now: int, status: RunStatus
+    ) -> bool:
+        """Replace a view and the run's status together, if the view still covers ``was`` bytes. False: somebody else was first."""
+
+    def set_status(self, run_id: str, status: RunStatus) -> None:
+        """Replace the run's status, durably."""
+
+    def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:
+        """Replace the note, add tags."""
+
+    def notes(self, run_id: str) -> tuple[str | None, tuple[str, ...]]:
+        """The run's note and tags."""
+
+    def remove(self, run_id: str) -> None:
+        """Forget a run and everything derived from it (its streams are the BlobStore's)."""
+
+
+class BlobStore(Protocol):
+    """The bytes of streams. Appending is idempotent: the same bytes at the same offset change nothing."""
+
+    def length(self, ref: StreamRef) -> int:
+        """How many bytes are stored; 0 for an unknown stream."""
+
+    def append(self, ref: StreamRef, offset: int, data: bytes) -> int:
+        """Store ``data`` at ``offset``; returns the new length.
+
+        Bytes that overlap what is stored must equal it, else DifferentBytes (nothing is changed). An offset beyond the
+        end is a MissingBytes error. Several processes may append to one stream at once.
+        """
+
+    def read(self, ref: StreamRef, offset: int, limit: int) -> bytes:
+        """At most ``limit`` bytes from ``offset`` on; b"" at or beyond the end."""
+
+    def streams(self, run_id: str) -> Iterator[StreamRef]:
+        """Every stored stream of a run."""
+
+    def remove(self, run_id: str) -> None:
+        """Free all streams of a run."""
+
+
+class Clock(Protocol):
+    def now(self) -> str:
+        """Wall time, RFC 3339 in UTC with milliseconds, e.g. ``2026-11-21T09:30:00.123Z``."""
+
+
+class Ids(Protocol):
+    def run_id(self) -> str:
+        """A fresh UUIDv7 in its 36-character form."""
+
+    def run_name(self) -> str:
+        """A readable candidate such as ``brave-otter-17``; may be taken already."""
