@@ -2,6 +2,7 @@
 
     MllaunchError            1    the request failed
     ├── UsageError           2    the command line asks for something impossible
+    │   └── NameTaken             another run has that name already
     ├── ConfigError          2    the configuration is wrong; carries every fault at once
     ├── NotFound             3    no such run, stream, file
     ├── NotPermitted         4    the user may not
@@ -21,7 +22,9 @@ class MllaunchError(Exception):
 
     exit_code = 1
 
-    def __init__(self, code: str, message: str, *, evidence: tuple[str, ...] = (), hint: str | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, *, evidence: tuple[str, ...] = (), hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -31,6 +34,13 @@ class MllaunchError(Exception):
 
 class UsageError(MllaunchError):
     exit_code = 2
+
+
+class NameTaken(UsageError):
+    """A run log has a run of that name (or id) already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("name_taken", f"there is a run called {name} already", hint="choose another --name")
 
 
 class ConfigError(MllaunchError):

@@ -1,0 +1,307 @@
+"""The run log in one SQLite file, for one user on one machine."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any
+
+from mllaunch.domain.job import JobSpec
+from mllaunch.domain.reference import (
+    CANDIDATES_SHOWN,
+    Newest,
+    ambiguous,
+    check_name,
+    no_such_run,
+    parse_reference,
+    prefix_bounds,
+)
+from mllaunch.domain.run import Run, RunRow, RunStatus
+from mllaunch.domain.state import State
+from mllaunch.errors import NameTaken
+from mllaunch.ports import AttemptRef, RunQuery
+from mllaunch.runlog import codec
+from mllaunch.runlog.database import Database
+
+_STATUS = "run.state, run.reason, run.exit_code, run.attempt, run.started_at, run.ended_at, run.waiting"
+_ROW = f"run.id, run.name, run.project, run.command, run.submitted_at, run.tags, run.note, {_STATUS}"
+_RECENT = 200  # names looked through for near misses
+
+
+class SqliteRunLog:
+    """The RunLog of ports.py in ``<home>/runlog.sqlite3``. Several processes may use one home at once.
+
+    Nothing is created before the first write. Not to be shared between threads, nor carried over a fork.
+    Every method raises InternalError (disk full, damaged, newer schema) or NotPermitted (read-only) on a
+    bad store.
+    """
+
+    def __init__(self, home: str | os.PathLike[str]) -> None:
+        self._database = Database(os.fspath(home))
+
+    def close(self) -> None:
+        """Let go of the files; the next call opens them again."""
+        self._database.close()
+
+    def add(self, run: Run, status: RunStatus) -> None:
+        check_name(run.name)
+        values = (
+            *(run.id, run.name, _text(run.spec.project), _text(command_line(run.spec)), run.submitted_at),
+            *(codec.encode_tags(run.spec.tags), _text(run.spec.note), codec.encode_run(run)),
+            *_status_values(status),
+        )
+        with self._database.transaction() as writer:
+            try:
+                writer.execute(_INSERT_RUN, values)
+            except sqlite3.IntegrityError as error:
+                raise NameTaken(run.name if "run.name" in str(error) else run.id) from error
+            writer.executemany(
+                "INSERT OR IGNORE INTO param (name, value, submitted_at, run) VALUES (?, ?, ?, ?)",
+                [(_text(name), _text(value), run.submitted_at, run.id) for name, value in run.params],
+            )
+            _add_tags(writer, run.id, run.submitted_at, run.spec.tags)
+
+    def get(self, reference: str) -> tuple[Run, RunStatus]:
+        meaning = parse_reference(reference)
+        if isinstance(meaning, Newest):
+            found = self._one("ORDER BY submitted_at DESC, id DESC LIMIT 1 OFFSET ?", meaning.back)
+        else:
+            found = (
+                self._one("WHERE id = ?", meaning.text)
+                or self._one("WHERE name = ?", meaning.text)
+                or self._by_prefix(reference, meaning.text)
+            )
+        if found is None:
+            raise no_such_run(reference, self._recent_names())
+        return codec.decode_run(found[0]), _status(found[1:])
+
+    def rows(self, query: RunQuery) -> list[RunRow]:
+        sql, values = _listing(query)
+        return [_run_row(row) for row in self._database.read(sql, values)]
+
+    def view(self, attempt: AttemptRef, node: str) -> tuple[dict[str, Any], int]:
+        found = self._database.read(
+            "SELECT body, covered FROM view WHERE run = ? AND attempt = ? AND node = ?",
+            (*attempt, _text(node)),
+        )
+        return (codec.decode(found[0][0]), found[0][1]) if found else ({}, 0)
+
+    def views(self, run_id: str) -> dict[tuple[int, str], dict[str, Any]]:
+        found = self._database.read(
+            "SELECT attempt, node, body FROM view WHERE run = ? ORDER BY attempt, node", (_text(run_id),)
+        )
+        return {(number, _str(node)): codec.decode(body) for number, node, body in found}
+
+    def set_view(
+        self, attempt: AttemptRef, node: str, view: dict[str, Any], *, was: int, now: int, status: RunStatus
+    ) -> bool:
+        key = (*attempt, _text(node))
+        body = codec.encode(view)
+        with self._database.transaction() as writer:
+            replaced = writer.execute(
+                "UPDATE view SET covered = ?, body = ?"
+                " WHERE run = ? AND attempt = ? AND node = ? AND covered = ?",
+                (now, body, *key, was),
+            ).rowcount
+            if not replaced and was == 0:
+                replaced = writer.execute(
+                    "INSERT OR IGNORE INTO view (run, attempt, node, covered, body) VALUES (?, ?, ?, ?, ?)",
+                    (*key, now, body),
+                ).rowcount
+            if replaced:
+                _set_status(writer, attempt.run_id, status)
+        return bool(replaced)
+
+    def set_status(self, run_id: str, status: RunStatus) -> None:
+        with self._database.transaction() as writer:
+            _set_status(writer, run_id, status)
+
+    def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:
+        with self._database.transaction() as writer:
+            found = writer.execute(
+                "SELECT submitted_at, tags FROM run WHERE id = ?", (_text(run_id),)
+            ).fetchone()
+            if found is None:
+                raise no_such_run(run_id)
+            submitted_at, tags = found
+            if note is not None:
+                writer.execute("UPDATE run SET note = ? WHERE id = ?", (_text(note), run_id))
+            if add_tags:
+                every = tuple(dict.fromkeys((*codec.decode_tags(tags), *add_tags)))
+                writer.execute("UPDATE run SET tags = ? WHERE id = ?", (codec.encode_tags(every), run_id))
+                _add_tags(writer, run_id, submitted_at, add_tags)
+
+    def notes(self, run_id: str) -> tuple[str | None, tuple[str, ...]]:
+        found = self._database.read("SELECT note, tags FROM run WHERE id = ?", (_text(run_id),))
+        if not found:
+            raise no_such_run(run_id)
+        note, tags = found[0]
+        return _str_or_none(note), codec.decode_tags(tags)
+
+    def remove(self, run_id: str) -> None:
+        with self._database.transaction() as writer:
+            found = writer.execute("SELECT body, tags FROM run WHERE id = ?", (_text(run_id),)).fetchone()
+            if found is None:
+                raise no_such_run(run_id)
+            run, tags = codec.decode_run(found[0]), codec.decode_tags(found[1])
+            # By their whole keys, because an index by run would make every insertion dearer for the sake
+            # of this.
+            writer.executemany(
+                "DELETE FROM param WHERE name = ? AND value = ? AND submitted_at = ? AND run = ?",
+                [(_text(name), _text(value), run.submitted_at, run_id) for name, value in run.params],
+            )
+            writer.executemany(
+                "DELETE FROM tag WHERE tag = ? AND submitted_at = ? AND run = ?",
+                [(_text(tag), run.submitted_at, run_id) for tag in tags],
+            )
+            writer.execute("DELETE FROM view WHERE run = ?", (run_id,))
+            writer.execute("DELETE FROM run WHERE id = ?", (run_id,))
+
+    def _one(self, condition: str, value: object) -> tuple[Any, ...] | None:
+        found = self._database.read(f"SELECT run.body, {_STATUS} FROM run {condition}", (value,))
+        return found[0] if found else None
+
+    def _by_prefix(self, reference: str, text: str) -> tuple[Any, ...] | None:
+        low, high = prefix_bounds(text)
+        most = CANDIDATES_SHOWN + 1
+        candidates = self._database.read(
+            f"""
+            SELECT * FROM (SELECT name, id FROM run WHERE name >= ?1 AND name < ?2 ORDER BY name LIMIT {most})
+            UNION
+            SELECT * FROM (SELECT name, id FROM run WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT {most})
+            """,
+            (low, high),
+        )
+        if len(candidates) > 1:
+            raise ambiguous(reference, candidates)
+        return self._one("WHERE id = ?", candidates[0][1]) if candidates else None
+
+    def _recent_names(self) -> list[str]:
+        found = self._database.read(
+            "SELECT name FROM run ORDER BY submitted_at DESC, id DESC LIMIT ?", (_RECENT,)
+        )
+        return [name for (name,) in found]
+
+
+_INSERT_RUN = f"""
+INSERT INTO run (id, name, project, command, submitted_at, tags, note, body,
+                 state, reason, exit_code, attempt, started_at, ended_at, waiting, is_final)
+VALUES ({", ".join("?" * 16)})
+"""
+
+_UPDATE_STATUS = """
+UPDATE run
+SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, is_final = ?
+WHERE id = ?
+"""
+
+
+def command_line(spec: JobSpec) -> str:
+    """What the user asked to run, in one line, as a shell would read it."""
+    import shlex
+
+    return shlex.join(spec.argv if spec.script is None else (spec.script, *spec.args))
+
+
+def _listing(query: RunQuery) -> tuple[str, tuple[object, ...]]:
+    """The SQL that reads one index from its newest end and stops when the limit is reached."""
+    tables = [f"param AS p{number}" for number in range(len(query.params))]
+    conditions: list[str] = []
+    values: list[object] = []
+    for number, (name, value) in enumerate(query.params):
+        conditions.append(f"p{number}.name = ? AND p{number}.value = ?")
+        values += [_text(name), _text(value)]
+    if query.tag is not None:
+        tables.append("tag AS t")
+        conditions.append("t.tag = ?")
+        values.append(_text(query.tag))
+    aliases = [table.rpartition(" ")[2] for table in tables]
+    conditions += [
+        f"{a}.submitted_at = {aliases[0]}.submitted_at AND {a}.run = {aliases[0]}.run" for a in aliases[1:]
+    ]
+    if query.project is not None:
+        conditions.append("run.project = ?")
+        values.append(_text(query.project))
+    if query.unfinished:
+        conditions.append("run.is_final = 0")
+    newest = "run.submitted_at DESC, run.id DESC"
+    if aliases:
+        conditions.append(f"run.id = {aliases[0]}.run")
+        newest = f"{aliases[0]}.submitted_at DESC, {aliases[0]}.run DESC"
+    # CROSS JOIN is SQLite's way to fix the order of the loops: the first table's index then gives the
+    # order of the answer.
+    sql = f"SELECT {_ROW} FROM {' CROSS JOIN '.join([*tables, 'run'])}"
+    if conditions:
+        sql += f" WHERE {' AND '.join(conditions)}"
+    return f"{sql} ORDER BY {newest} LIMIT ?", (*values, query.limit)
+
+
+def _run_row(row: tuple[Any, ...]) -> RunRow:
+    run_id, name, project, command, submitted_at, tags, note, *status = row
+    return RunRow(
+        run_id,
+        name,
+        _str(project),
+        _str(command),
+        _status(status),
+        submitted_at,
+        codec.decode_tags(tags),
+        _str_or_none(note),
+    )
+
+
+def _status(columns: Any) -> RunStatus:
+    state, reason, exit_code, attempt, started_at, ended_at, waiting = columns
+    return RunStatus(
+        State(state),
+        codec.decode_reason(reason),
+        exit_code,
+        attempt,
+        started_at,
+        ended_at,
+        _str_or_none(waiting),
+    )
+
+
+def _status_values(status: RunStatus) -> tuple[object, ...]:
+    return (
+        status.state.value,
+        codec.encode_reason(status.reason),
+        status.exit_code,
+        status.attempt,
+        status.started_at,
+        status.ended_at,
+        _text(status.waiting),
+        int(status.state.is_final),
+    )
+
+
+def _set_status(writer: sqlite3.Connection, run_id: str, status: RunStatus) -> None:
+    if not writer.execute(_UPDATE_STATUS, (*_status_values(status), _text(run_id))).rowcount:
+        raise no_such_run(run_id)
+
+
+def _add_tags(writer: sqlite3.Connection, run_id: str, submitted_at: str, tags: tuple[str, ...]) -> None:
+    writer.executemany(
+        "INSERT OR IGNORE INTO tag (tag, submitted_at, run) VALUES (?, ?, ?)",
+        [(_text(tag), submitted_at, run_id) for tag in tags],
+    )
+
+
+def _text(text: str | None) -> str | bytes | None:
+    """Text as SQLite can hold it: itself, or bytes if it is not valid Unicode. Equal text is held alike."""
+    if text is None:
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def _str(stored: str | bytes) -> str:
+    return stored.decode("utf-8", "surrogatepass") if isinstance(stored, bytes) else stored
+
+
+def _str_or_none(stored: str | bytes | None) -> str | None:
+    return None if stored is None else _str(stored)
