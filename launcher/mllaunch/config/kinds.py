@@ -1,0 +1,201 @@
+"""What a configuration value may be: each kind turns a node into a checked value, or reports what it expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mllaunch.config.tree import Node
+from mllaunch.config.units import parse_count, parse_duration, parse_memory, shown
+from mllaunch.config.values import NodeAddress
+
+Faults = list[str]
+
+
+class Kind(NamedTuple):
+    """One kind of value.
+
+    expects: for people, in the documentation. read: the checked value; every fault goes to the list, and the result is then
+    worthless. literal: a text given by a variable or a flag is the value itself, not YAML to be interpreted. many: a list.
+    """
+
+    expects: str
+    read: Callable[[Node, Faults], Any]
+    literal: bool = False
+    many: bool = False
+
+
+def _scalar(expects: str, parse: Callable[[object], object], *, literal: bool = False) -> Kind:
+    def read(node: Node, faults: Faults) -> object:
+        try:
+            return parse(node.value)
+        except ValueError as error:
+            faults.append(f"{node.where}: {error}")
+            return None
+
+    return Kind(expects, read, literal=literal)
+
+
+def _list(item: Kind, unique: Callable[[Any], object] | None = None) -> Kind:
+    expects = f"list of: {item.expects}"
+
+    def read(node: Node, faults: Faults) -> tuple[Any, ...]:
+        if not isinstance(node.value, list):
+            faults.append(f"{node.where}: expected a {expects}, not {shown(node.value)}")
+            return ()
+        before = len(faults)
+        items = tuple(item.read(child, faults) for child in node.value)
+        if unique and len(faults) == before:
+            seen = set()
+            for child, value in zip(node.value, items, strict=True):
+                if unique(value) in seen:
+                    faults.append(f"{child.where}: {shown(unique(value))} is there twice")
+                seen.add(unique(value))
+        return items
+
+    return Kind(expects, read, many=True)
+
+
+def count(lowest: int, highest: int) -> Kind:
+    def parse(value: object) -> int:
+        # A quoted number in a file is a text, and a text is not a number.
+        return parse_count(value if not isinstance(value, str) else value + " (a text)", lowest, highest)
+
+    return _scalar(f"whole number from {lowest} to {highest}", parse)
+
+
+def choice(*words: str) -> Kind:
+    expects = " | ".join(words)
+
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        raise ValueError(f"expected {expects}, not {shown(value)}{nearest(value, words)}")
+
+    return _scalar(expects, parse, literal=True)
+
+
+def nearest(value: object, words: tuple[str, ...]) -> str:
+    """``; did you mean "..."?`` or nothing."""
+    import difflib  # only an error pays for it
+
+    found = difflib.get_close_matches(value, words, 1) if isinstance(value, str) and len(value) < 100 else []
+    return f'; did you mean "{found[0]}"?' if found else ""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        quote = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
+        raise ValueError(f"expected a text, not {shown(value)}{quote}")
+    if any(character < " " or character == "\x7f" for character in value):
+        raise ValueError(f"expected a text without control characters, not {shown(value)}")
+    return value
+
+
+def _argument(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        quote = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
+        raise ValueError(f"expected a text, not {shown(value)}{quote}")
+    return value
+
+
+def _escapes(path: str) -> bool:
+    """Whether a relative path leaves the folder that it is relative to, at any step."""
+    depth = 0
+    for part in path.split("/"):
+        depth += -1 if part == ".." else 1 if part not in ("", ".") else 0
+        if depth < 0:
+            return True
+    return False
+
+
+def _data(value: object) -> str:
+    path = _text(value)
+    if not path.startswith("/") and _escapes(path):
+        raise ValueError(
+            f"expected a path that stays inside the repository, or an absolute one, not {shown(path)}"
+        )
+    return path
+
+
+def _output(value: object) -> str:
+    path = _text(value)
+    if path.startswith("/") or _escapes(path):
+        raise ValueError(f"expected a folder inside the work folder, relative to it, not {shown(path)}")
+    return path
+
+
+def _variable(value: object) -> tuple[str, str | None]:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f'expected NAME or "NAME=VALUE", not {shown(value)}')
+    name, given, content = value.partition("=")
+    if not (name.isascii() and name.isidentifier()):
+        # The value may be a secret, so only the name is shown.
+        raise ValueError(
+            f'expected NAME or "NAME=VALUE", where a name has letters, digits and _, not {shown(name)}'
+        )
+    return name, content if given else None
+
+
+def _url(value: object) -> str:
+    text = _text(value)
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("expected an address that starts with http:// or https://")
+    return text
+
+
+def _procs(value: object) -> int:
+    if value == "auto":
+        return 0  # as Resources says it
+    if isinstance(value, str):
+        raise ValueError(f'expected "auto" or a whole number from 1 to 1024, not {shown(value)}')
+    try:
+        return parse_count(value, 1, 1024)
+    except ValueError as error:
+        raise ValueError(str(error).replace("expected", 'expected "auto" or', 1)) from None
+
+
+def _read_address(node: Node, faults: Faults) -> NodeAddress | None:
+    fields = {"name": TEXT, "host": TEXT, "user": TEXT, "port": PORT}
+    if not isinstance(node.value, dict):
+        faults.append(
+            f"{node.where}: expected a mapping with name, host, user and port, not {shown(node.value)}"
+        )
+        return None
+    values = {}
+    for key, child in node.value.items():
+        if key not in fields:
+            said = nearest(key, tuple(fields))
+            faults.append(f"{child.key_where or child.where}: unknown key {shown(key)} of a node{said}")
+        elif child.value is not None or key == "name":
+            values[key] = fields[key].read(child, faults)
+    if "name" not in values:
+        faults.append(f"{node.where}: a node needs a name")
+        return None
+    return NodeAddress(**values)
+
+
+def _read_checkpoint_args(node: Node, faults: Faults) -> tuple[str, ...]:
+    arguments: tuple[str, ...] = ARGUMENTS.read(node, faults)
+    if arguments and not any(part is None or "{checkpoint}" in part for part in arguments):
+        faults.append(
+            f"{node.where}: none of the arguments contains {{checkpoint}}, so the script could not find it"
+        )
+    return arguments
+
+
+TEXT = _scalar("text", _text, literal=True)
+TEXTS = _list(TEXT)
+URL = _scalar("http:// or https:// address", _url, literal=True)
+MEMORY = _scalar('size such as "16GiB", or bytes', parse_memory)
+DURATION = _scalar('duration such as "4h"', parse_duration)
+OUTPUT = _scalar("folder inside the work folder", _output, literal=True)
+DATA = _list(_scalar("path", _data))
+VARIABLES = _list(_scalar("NAME or NAME=VALUE", _variable), unique=lambda variable: variable[0])
+PROCS = _scalar('"auto" or whole number from 1 to 1024', _procs)
+PORT = count(1, 65535)
+ARGUMENTS = _list(_scalar("text", _argument))
+CHECKPOINT_ARGS = Kind("list of arguments, one with {checkpoint}", _read_checkpoint_args, many=True)
+ADDRESSES = _list(
+    Kind("mapping of name, host, user, port", _read_address), unique=lambda address: address.name
+)

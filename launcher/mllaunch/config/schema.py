@@ -1,0 +1,88 @@
+"""Every key of the configuration, once: what it may be, what it is when nobody says, and what it means."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mllaunch.config import kinds
+from mllaunch.config.kinds import Kind
+
+
+class Setting(NamedTuple):
+    """One key.
+
+    default: the checked value when nobody sets the key; None also means that null may be written. flag: of submit and run.
+    """
+
+    key: str
+    kind: Kind
+    default: Any
+    doc: str
+    flag: str | None = None
+
+    @property
+    def variable(self) -> str:
+        return "MLLAUNCH_" + self.key.upper().replace(".", "_")
+
+
+SETTINGS = (
+    Setting(
+        "project", kinds.TEXT, None, "Groups runs; the repository's folder name when not set.", "--project"
+    ),
+    Setting(
+        "backend", kinds.choice("local", "ssh", "ray"), "local", "Who decides where tasks run.", "--backend"
+    ),
+    Setting(
+        "runtime", kinds.choice("auto", "docker", "process"), "auto", "How a task is started.", "--runtime"
+    ),
+    Setting(
+        "dirty",
+        kinds.choice("refuse", "snapshot"),
+        "refuse",
+        "Uncommitted changes: refuse to submit, or run a commit made of them.",
+        "--allow-dirty",
+    ),
+    Setting("resources.gpus", kinds.count(0, 1024), 0, "GPUs on each node.", "--gpus"),
+    Setting("resources.cpus", kinds.count(1, 65536), None, "CPUs on each node.", "--cpus"),
+    Setting("resources.memory", kinds.MEMORY, None, "Memory on each node.", "--memory"),
+    Setting("resources.nodes", kinds.count(1, 65536), 1, "How many nodes.", "--nodes"),
+    Setting(
+        "resources.procs_per_node",
+        kinds.PROCS,
+        1,
+        'Tasks on each node; "auto" is one for each GPU.',
+        "--procs-per-node",
+    ),
+    Setting("image.base", kinds.TEXT, "python:3.11-slim", "The image to build on."),
+    Setting("image.system", kinds.TEXTS, (), "System packages to add to the image."),
+    Setting("image.reference", kinds.TEXT, None, "A finished image to use as it is.", "--image"),
+    Setting("image.dockerfile", kinds.TEXT, None, "A Dockerfile of your own."),
+    Setting("image.registry", kinds.TEXT, None, "Where to push images, so that other nodes can pull them."),
+    Setting("python", kinds.TEXT, None, "Interpreter of the process runtime; the one on PATH when not set."),
+    Setting(
+        "env",
+        kinds.VARIABLES,
+        (),
+        "Environment variables of the task: NAME passes yours on, NAME=VALUE sets one. Entries of all places add up, by name.",
+        "--env",
+    ),
+    Setting("data", kinds.DATA, (), "Paths outside of git that the task reads; fingerprinted.", "--data"),
+    Setting(
+        "output", kinds.OUTPUT, "outputs", "Where the task writes, relative to the work folder.", "--output"
+    ),
+    Setting(
+        "resume_args", kinds.CHECKPOINT_ARGS, (), "Arguments that make the script continue from a checkpoint."
+    ),
+    Setting(
+        "weights_args", kinds.CHECKPOINT_ARGS, (), "Arguments that make it start from a checkpoint's weights."
+    ),
+    Setting("nodes", kinds.ADDRESSES, (), "The machines of the ssh backend.", "--node"),
+    Setting("ssh.known_hosts", kinds.TEXT, None, "Host keys to trust; the user's own file when not set."),
+    Setting("ssh.config", kinds.TEXT, None, "ssh configuration; the user's own file when not set."),
+    Setting("ssh.lease", kinds.DURATION, 1800.0, "How long a node may be silent before its run is given up."),
+    Setting("keep", kinds.DURATION, 604800.0, "How long a node keeps a run's files after its end."),
+    Setting("server", kinds.URL, None, "Address of a mllaunch server."),
+    Setting("ray.address", kinds.TEXT, None, "Address of a Ray cluster."),
+)
+BY_KEY = {setting.key: setting for setting in SETTINGS}
+SECTIONS = frozenset(setting.key.partition(".")[0] for setting in SETTINGS if "." in setting.key)

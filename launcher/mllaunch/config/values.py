@@ -1,0 +1,66 @@
+"""What the configuration says once it is read: immutable values with units in their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mllaunch.domain.job import Resources
+
+
+class Image(NamedTuple):
+    """The container image: what to build on, or a finished image by reference."""
+
+    base: str
+    system: tuple[str, ...]
+    reference: str | None
+    dockerfile: str | None
+    registry: str | None
+
+
+class NodeAddress(NamedTuple):
+    """One machine for the ssh backend. host, user, port: None leaves it to the user's ssh configuration."""
+
+    name: str
+    host: str | None = None
+    user: str | None = None
+    port: int | None = None
+
+
+class Ssh(NamedTuple):
+    """How nodes are reached. lease_s: how long a node may be silent before its run is given up."""
+
+    known_hosts: str | None
+    config: str | None
+    lease_s: float
+
+
+class Ray(NamedTuple):
+    address: str | None
+
+
+class Config(NamedTuple):
+    """The effective configuration.
+
+    env: (NAME, VALUE) pairs; VALUE None takes the submitter's own. output: relative to the work folder, never outside it.
+    origins: for every key (``resources.gpus``; ``env.NAME`` for each variable), where its value came from.
+    """
+
+    project: str
+    backend: str
+    runtime: str
+    dirty: str
+    resources: Resources
+    image: Image
+    python: str | None
+    env: tuple[tuple[str, str | None], ...]
+    data: tuple[str, ...]
+    output: str
+    resume_args: tuple[str, ...]
+    weights_args: tuple[str, ...]
+    nodes: tuple[NodeAddress, ...]
+    ssh: Ssh
+    keep_s: float
+    server: str | None
+    ray: Ray
+    origins: Mapping[str, str]
