@@ -9,7 +9,9 @@ from mllaunch.domain.state import State
 
 QUEUED = RunStatus(State.QUEUED)
 RUNNING = RunStatus(State.RUNNING, started_at="2026-11-21T09:00:01.000Z")
-SUCCEEDED = RunStatus(State.SUCCEEDED, exit_code=0, ended_at="2026-11-21T09:10:00.000Z")
+SUCCEEDED = RunStatus(
+    State.SUCCEEDED, exit_code=0, ended_at="2026-11-21T09:10:00.000Z", seal="sealed-complete"
+)
 
 SPEC = JobSpec(
     argv=("python", "train.py", "--lr", "0.1"),

@@ -80,7 +80,7 @@ class Database:
 
     def _reading(self) -> sqlite3.Connection | None:
         if self._reader is None and self._has_schema():
-            reader = self._connect("ro" if is_local(self.folder) else "rw")
+            reader = self._connect(self._reader_mode())
             try:
                 version = self._version(reader)
             except BaseException:
@@ -107,8 +107,9 @@ class Database:
             writer = self._connect("rw")
             try:
                 self._prepare(writer)
-                # Keeps SQLite from checkpointing when the writer closes, see close().
-                self._reader = self._reader or self._connect("ro" if is_local(self.folder) else "rw")
+                # Keeps SQLite from checkpointing when the writer closes, see close(); it must have read once.
+                self._reader = self._reader or self._connect(self._reader_mode())
+                self._version(self._reader)
             except BaseException:
                 writer.close()
                 raise
@@ -143,6 +144,10 @@ class Database:
         except (OSError, sqlite3.Error):
             # The change is stored already, in the WAL, and stays readable there: nothing to tell the caller.
             pass
+
+    def _reader_mode(self) -> str:
+        # Without a WAL, a reader may meet the journal of a writer that died, and must be able to undo its work.
+        return "ro" if is_local(self.folder) else "rw"
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         escaped = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -22,7 +22,7 @@ class NewerSchema(InternalError):
 
 def os_fault(error: OSError, path: str) -> MllaunchError:
     """The error for a failed system call on ``path``."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return disk_full(path, str(error))
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return not_writable(path, str(error))

@@ -17,20 +17,20 @@ _FIRST = (
         command      TEXT NOT NULL,
         submitted_at TEXT NOT NULL,
         state        TEXT NOT NULL,
-        is_final     INTEGER NOT NULL,
         reason       TEXT,
         exit_code    INTEGER,
         attempt      INTEGER NOT NULL,
         started_at   TEXT,
         ended_at     TEXT,
         waiting      TEXT,
+        seal         TEXT,
         tags         TEXT,
         note         TEXT,
         body         TEXT NOT NULL
     )
     """,
     "CREATE INDEX run_newest ON run (submitted_at, id)",
-    "CREATE INDEX run_unfinished ON run (submitted_at, id) WHERE is_final = 0",
+    "CREATE INDEX run_unsettled ON run (submitted_at, id) WHERE seal IS NULL",
     "CREATE INDEX run_project ON run (project, submitted_at, id)",
     # Both repeat submitted_at, so that "the newest 20 with lr=0.1" is one range of one index.
     """

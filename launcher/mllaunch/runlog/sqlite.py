@@ -23,7 +23,9 @@ from mllaunch.ports import AttemptRef, RunQuery
 from mllaunch.runlog import codec
 from mllaunch.runlog.database import Database
 
-_STATUS = "run.state, run.reason, run.exit_code, run.attempt, run.started_at, run.ended_at, run.waiting"
+_STATUS = (
+    "run.state, run.reason, run.exit_code, run.attempt, run.started_at, run.ended_at, run.waiting, run.seal"
+)
 _ROW = f"run.id, run.name, run.project, run.command, run.submitted_at, run.tags, run.note, {_STATUS}"
 _RECENT = 200  # names looked through for near misses
 
@@ -185,13 +187,13 @@ class SqliteRunLog:
 
 _INSERT_RUN = f"""
 INSERT INTO run (id, name, project, command, submitted_at, tags, note, body,
-                 state, reason, exit_code, attempt, started_at, ended_at, waiting, is_final)
+                 state, reason, exit_code, attempt, started_at, ended_at, waiting, seal)
 VALUES ({", ".join("?" * 16)})
 """
 
 _UPDATE_STATUS = """
 UPDATE run
-SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, is_final = ?
+SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, seal = ?
 WHERE id = ?
 """
 
@@ -222,8 +224,8 @@ def _listing(query: RunQuery) -> tuple[str, tuple[object, ...]]:
     if query.project is not None:
         conditions.append("run.project = ?")
         values.append(_text(query.project))
-    if query.unfinished:
-        conditions.append("run.is_final = 0")
+    if query.unsettled:
+        conditions.append("run.seal IS NULL")
     newest = "run.submitted_at DESC, run.id DESC"
     if aliases:
         conditions.append(f"run.id = {aliases[0]}.run")
@@ -251,7 +253,7 @@ def _run_row(row: tuple[Any, ...]) -> RunRow:
 
 
 def _status(columns: Any) -> RunStatus:
-    state, reason, exit_code, attempt, started_at, ended_at, waiting = columns
+    state, reason, exit_code, attempt, started_at, ended_at, waiting, seal = columns
     return RunStatus(
         State(state),
         codec.decode_reason(reason),
@@ -260,6 +262,7 @@ def _status(columns: Any) -> RunStatus:
         started_at,
         ended_at,
         _str_or_none(waiting),
+        seal,
     )
 
 
@@ -272,7 +275,7 @@ def _status_values(status: RunStatus) -> tuple[object, ...]:
         status.started_at,
         status.ended_at,
         _text(status.waiting),
-        int(status.state.is_final),
+        status.seal,
     )
 
 
