@@ -24,12 +24,11 @@ def user_file(environ: Mapping[str, str]) -> str:
 
 
 def _platform_folder(environ: Mapping[str, str], variable: str, usual: str) -> str:
-    """https://specifications.freedesktop.org/basedir-spec/latest/: a relative path in such a variable is ignored."""
+    # A relative path in such a variable is ignored: https://specifications.freedesktop.org/basedir-spec/latest/
     base = environ.get(variable, "")
     if not base.startswith("/"):
-        base = _expanded(
-            "~/Library/Application Support" if sys.platform == "darwin" else f"~/{usual}", environ
-        )
+        folder = "Library/Application Support" if sys.platform == "darwin" else usual
+        base = _expanded(f"~/{folder}", environ)
     return os.path.join(base, "mllaunch")
 
 

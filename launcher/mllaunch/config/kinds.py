@@ -1,4 +1,4 @@
-"""What a configuration value may be: each kind turns a node into a checked value, or reports what it expected."""
+"""What a configuration value may be: a kind turns a node into a checked value, or says what it expected."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ Faults = list[str]
 class Kind(NamedTuple):
     """One kind of value.
 
-    expects: for people, in the documentation. read: the checked value; every fault goes to the list, and the result is then
-    worthless. literal: a text given by a variable or a flag is the value itself, not YAML to be interpreted. many: a list.
+    expects: for people, in the documentation. read: the checked value; every fault goes to the list, and the
+    result is then worthless. literal: a text given by a variable or a flag is the value itself and is not
+    interpreted. many: a list.
     """
 
     expects: str
@@ -57,11 +58,14 @@ def _list(item: Kind, unique: Callable[[Any], object] | None = None) -> Kind:
 
 
 def count(lowest: int, highest: int) -> Kind:
-    def parse(value: object) -> int:
-        # A quoted number in a file is a text, and a text is not a number.
-        return parse_count(value if not isinstance(value, str) else value + " (a text)", lowest, highest)
+    expects = f"whole number from {lowest} to {highest}"
 
-    return _scalar(f"whole number from {lowest} to {highest}", parse)
+    def parse(value: object) -> int:
+        if isinstance(value, str):  # a quoted number in a file is a text, and a text is not a number
+            raise ValueError(f"expected a {expects}, not the text {shown(value)}")
+        return parse_count(value, lowest, highest)
+
+    return _scalar(expects, parse)
 
 
 def choice(*words: str) -> Kind:
@@ -112,9 +116,7 @@ def _escapes(path: str) -> bool:
 def _data(value: object) -> str:
     path = _text(value)
     if not path.startswith("/") and _escapes(path):
-        raise ValueError(
-            f"expected a path that stays inside the repository, or an absolute one, not {shown(path)}"
-        )
+        raise ValueError(f"expected an absolute path or one inside the repository, not {shown(path)}")
     return path
 
 

@@ -1,4 +1,7 @@
-"""The effective configuration: flag > MLLAUNCH_* > mllaunch.yaml > [tool.mllaunch] > the user's file > default."""
+"""The effective configuration.
+
+flag > MLLAUNCH_* > mllaunch.yaml > [tool.mllaunch] in pyproject.toml > the user's file > default
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ _Found = dict[str, Node]
 def load(root: str | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Config:
     """The configuration in effect for the repository at root (None: there is none).
 
-    flags: by key (``resources.gpus``), a text or a value; None and () are "not given". ConfigError names every fault at once.
+    flags: by key (``resources.gpus``), a text or a value; None and () are "not given". Raises one ConfigError
+    that names every fault.
     """
     faults: list[str] = []
     sources = [_from_flags(flags, faults), _from_variables(environ, faults)]
@@ -55,7 +59,7 @@ def load(root: str | None, environ: Mapping[str, str], flags: Mapping[str, objec
 
 
 def _effective(setting: Setting, sources: list[_Found], faults: list[str]) -> tuple[Any, dict[str, str]]:
-    """The value of the first source that has the key. All sources are checked: a hidden fault is a fault too."""
+    """The value of the first source that has the key. All are checked: a hidden fault is a fault too."""
     given: list[tuple[Any, Node]] = []
     for source in sources:
         node = source.get(setting.key)
@@ -109,7 +113,7 @@ def _from_variables(environ: Mapping[str, str], faults: list[str]) -> _Found:
 
 
 def _interpreted(setting: Setting, text: str, where: str, faults: list[str]) -> Node:
-    """A text as the value that the same text would be in the file; a list may also be its only entry, bare."""
+    """A text as the value that it would be in the file; a list may also be its only entry, bare."""
     if setting.kind.many:
         if not text.lstrip().startswith("["):
             return Node([Node(text, where)], where)
@@ -183,30 +187,34 @@ def _unknown(key: str, prefix: str, node: Node) -> str:
 def _read(path: str, name: str, faults: list[str], only_with: bytes = b"") -> bytes | None:
     """The file's bytes; None if there is no such file, it lacks only_with, or it became a fault."""
     try:
-        # O_NONBLOCK, because opening a FIFO would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        data = _regular_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         faults.append(f"{name}:1:1: cannot be read: {getattr(error, 'strerror', None) or error}")
         return None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            faults.append(f"{name}:1:1: expected a file, not a folder or a device")
-            return None
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            data = file.read(_SIZE_LIMIT + 1)
-    except OSError as error:
-        faults.append(f"{name}:1:1: cannot be read: {error.strerror}")
-        return None
-    finally:
-        os.close(descriptor)
     if only_with not in data:
         return None
     if len(data) > _SIZE_LIMIT:
         faults.append(f"{name}:1:1: larger than 1 MiB; this is no configuration")
         return None
     return data
+
+
+def _regular_file(path: str) -> bytes:
+    """At most one byte more than the limit. Never waits, as opening a FIFO would."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("expected a file, not a folder or a device")
+        chunks = []
+        left = _SIZE_LIMIT + 1
+        while left and (chunk := os.read(descriptor, left)):
+            chunks.append(chunk)
+            left -= len(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(descriptor)
 
 
 def _decoded(data: bytes, name: str, faults: list[str]) -> str | None:

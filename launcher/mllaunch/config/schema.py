@@ -11,7 +11,8 @@ from mllaunch.config.kinds import Kind
 class Setting(NamedTuple):
     """One key.
 
-    default: the checked value when nobody sets the key; None also means that null may be written. flag: of submit and run.
+    default: the checked value when nobody sets the key; None also means that null may be written. flag: of
+    submit and run.
     """
 
     key: str
@@ -27,10 +28,10 @@ class Setting(NamedTuple):
 
 SETTINGS = (
     Setting(
-        "project", kinds.TEXT, None, "Groups runs; the repository's folder name when not set.", "--project"
+        "project", kinds.TEXT, None, "Groups runs; the repository's folder name if not set.", "--project"
     ),
     Setting(
-        "backend", kinds.choice("local", "ssh", "ray"), "local", "Who decides where tasks run.", "--backend"
+        "backend", kinds.choice("local", "ssh", "ray"), "local", "What decides where tasks run.", "--backend"
     ),
     Setting(
         "runtime", kinds.choice("auto", "docker", "process"), "auto", "How a task is started.", "--runtime"
@@ -63,19 +64,13 @@ SETTINGS = (
         "env",
         kinds.VARIABLES,
         (),
-        "Environment variables of the task: NAME passes yours on, NAME=VALUE sets one. Entries of all places add up, by name.",
+        "Variables of the task: NAME passes yours on, NAME=VALUE sets one. Places add up, by name.",
         "--env",
     ),
     Setting("data", kinds.DATA, (), "Paths outside of git that the task reads; fingerprinted.", "--data"),
-    Setting(
-        "output", kinds.OUTPUT, "outputs", "Where the task writes, relative to the work folder.", "--output"
-    ),
-    Setting(
-        "resume_args", kinds.CHECKPOINT_ARGS, (), "Arguments that make the script continue from a checkpoint."
-    ),
-    Setting(
-        "weights_args", kinds.CHECKPOINT_ARGS, (), "Arguments that make it start from a checkpoint's weights."
-    ),
+    Setting("output", kinds.OUTPUT, "outputs", "Where the task writes.", "--output"),
+    Setting("resume_args", kinds.CHECKPOINT_ARGS, (), "Arguments that continue from a checkpoint."),
+    Setting("weights_args", kinds.CHECKPOINT_ARGS, (), "Arguments that start from a checkpoint's weights."),
     Setting("nodes", kinds.ADDRESSES, (), "The machines of the ssh backend.", "--node"),
     Setting("ssh.known_hosts", kinds.TEXT, None, "Host keys to trust; the user's own file when not set."),
     Setting("ssh.config", kinds.TEXT, None, "ssh configuration; the user's own file when not set."),

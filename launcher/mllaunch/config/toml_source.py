@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from mllaunch.config.tree import Node
@@ -11,12 +12,12 @@ _Path = tuple[str, ...]
 
 
 def parse_toml(text: str, name: str, faults: list[str]) -> Node | None:
-    """The table's value, or None if there is none. What is wrong goes to faults as ``name:line:column: ...``."""
-    try:
+    """The table's value, or None if there is none. Faults read ``name:line:column: ...``."""
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:  # Python 3.10
+    else:
         try:
-            import tomli as tomllib  # type: ignore[import-not-found, no-redef]
+            import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
             faults.append(f"{name}:1:1: reading [tool.mllaunch] needs Python 3.11, or: pip install tomli")
             return None

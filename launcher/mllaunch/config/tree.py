@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Node(NamedTuple):
     """One value as written.
 
-    value: None, bool, int, float, str, a list of Nodes, or a dict of str to Node. where: ``file:line:column`` (from 1), the
-    name of a variable or of a flag. key_where: the same for the key that it stands under, "" where there is none.
+    value: None, bool, int, float, str, a list of Nodes, or a dict of str to Node. where: ``file:line:column``
+    (from 1), the name of a variable or of a flag. key_where: the same for its key, or "".
     """
 
     value: object
@@ -18,29 +18,25 @@ class Node(NamedTuple):
 
 
 def core_scalar(text: str) -> bool | int | float | str | None:
-    """What a plain scalar means in the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#1032-tag-resolution).
+    """What a plain scalar means in YAML 1.2, https://yaml.org/spec/1.2.2/#1032-tag-resolution.
 
-    So ``yes`` and ``1:30`` are strings, ``3e-4`` is a number, ``012`` is 12. ValueError for a number of over 400 digits.
+    So ``yes`` and ``1:30`` are strings, ``3e-4`` is a number, ``012`` is 12. ValueError for over 400 digits.
     """
     if text in _WORDS:
         return _WORDS[text]
-    if text[0] not in "+-.0123456789":
-        return text
-    if len(text) > 400 and text.lstrip("+-").isdigit():
-        raise ValueError(f"a number of {len(text)} digits")
     digits = text[1:] if text[0] in "+-" else text
     if digits and _DECIMAL.issuperset(digits):
+        if len(digits) > 400:  # int() takes quadratic time
+            raise ValueError(f"a number of {len(digits)} digits")
         return int(text)
-    prefix, rest = text[:2], text[2:]
-    if prefix == "0o" and rest and _OCTAL.issuperset(rest):
-        return int(rest, 8)
-    if prefix == "0x" and rest and _HEXADECIMAL.issuperset(rest):
-        return int(rest, 16)
+    for prefix, alphabet, base in (("0o", _OCTAL, 8), ("0x", _HEXADECIMAL, 16)):
+        if text.startswith(prefix) and 2 < len(text) <= 400 and alphabet.issuperset(text[2:]):
+            return int(text[2:], base)
     if _FLOAT.issuperset(text):
         try:
             return float(text)
         except ValueError:
-            return text  # such as 1.2.3 or 2026-11-21
+            pass  # such as 1.2.3 or 2026-11-21
     return text
 
 

@@ -1,6 +1,6 @@
-"""Counts, memory and durations as people write them. Pure; used by the configuration and by command-line flags.
+"""Counts, memory and durations as people write them, for the configuration and for command-line flags. Pure.
 
-Every parser takes what a person or a file gave and raises ValueError with a message that says what is expected.
+Every parser takes what a person or a file gave; its ValueError says what is expected.
 """
 
 from __future__ import annotations
@@ -27,25 +27,22 @@ _DURATION_HIGHEST_S = 36500 * 86400  # a century: sums with it stay inside every
 
 def shown(value: object) -> str:
     """A value for an error message: quoted, control characters escaped, at most 60 characters."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    if not isinstance(value, (str, int, float)):
-        return f"a {type(value).__name__}"
-    if isinstance(value, int) and value.bit_length() > 1000:
-        return "a number of hundreds of digits"  # str() refuses to print the largest ones
-    # Cut before escaping, so a megabyte costs nothing.
-    text = ascii(value[:200]) if isinstance(value, str) else str(value)
+    if value is None or isinstance(value, bool):
+        text = {None: "null", True: "true", False: "false"}[value]
+    elif isinstance(value, str):
+        text = ascii(value[:200])  # cut before escaping, so a megabyte costs nothing
+    elif isinstance(value, int) and value.bit_length() > 1000:
+        text = "a number of hundreds of digits"  # str() refuses the largest ones
+    elif isinstance(value, (int, float)):
+        text = str(value)
+    else:
+        names: dict[type, str] = {dict: "a mapping", list: "a list", tuple: "a list"}
+        text = names.get(type(value), f"a {type(value).__name__}")
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def parse_count(value: object, lowest: int = 0, highest: int = 2**31 - 1) -> int:
-    """A whole number, lowest <= number <= highest (both inclusive), from an int or a text of decimal digits."""
+    """A whole number from lowest to highest, both inclusive, from an int or a text of decimal digits."""
     number = None
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
@@ -59,9 +56,10 @@ def parse_count(value: object, lowest: int = 0, highest: int = 2**31 - 1) -> int
 
 
 def parse_memory(value: object) -> int:
-    """Bytes, 1 to 2**63-1, from an int or a text: "16GiB" is 16 * 1024**3, "512MB" is 512 * 1000**2, "2048" is bytes.
+    """Bytes, 1 to 2**63-1, from an int or a text: "16GiB" is 16 * 1024**3, "512MB" is 512 * 1000**2.
 
-    Case and a space before the unit do not matter. A bare "16G" is refused: half of the world reads it as GiB.
+    A number without a unit is bytes. Case and a space before the unit do not matter. A bare "16G" is refused:
+    half of the world reads it as GiB.
     """
     size = None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -78,7 +76,7 @@ def parse_memory(value: object) -> int:
 
 
 def format_memory(size_bytes: int) -> str:
-    """The shortest exact text: the largest binary unit that divides it, else plain bytes. parse_memory reads it back."""
+    """Exact, in the largest binary unit that divides it, else plain bytes. parse_memory reads it back."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         factor = _MEMORY_UNITS[unit.lower()]
         if size_bytes % factor == 0:
@@ -87,7 +85,7 @@ def format_memory(size_bytes: int) -> str:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds, 0 to a century, from a text of numbers and units, largest first, each unit once: "1h30m", "0.5s".
+    """Seconds, 0 to a century, from numbers and units, largest first, each unit once: "1h30m", "0.5s".
 
     A bare number is refused, because nothing says whether it means seconds, minutes or days.
     """
@@ -139,7 +137,7 @@ def _scaled(number: str, unit: int) -> int | None:
 
 
 def _decimal(number: str) -> float | None:
-    """Digits with at most one point inside; no sign, exponent, nan or underscore, all of which float() would take."""
+    """Digits with at most one point inside; no sign, exponent or underscore, which float() would take."""
     whole, dot, fraction = number.partition(".")
     valid = (
         len(number) <= 40

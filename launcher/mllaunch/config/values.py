@@ -42,7 +42,8 @@ class Ray(NamedTuple):
 class Config(NamedTuple):
     """The effective configuration.
 
-    env: (NAME, VALUE) pairs; VALUE None takes the submitter's own. output: relative to the work folder, never outside it.
+    env: (NAME, VALUE) pairs; VALUE None takes the submitter's own. output: relative to the work folder, never
+    outside of it. python: None is the one on PATH. keep_s: how long nodes keep a run's files after its end.
     origins: for every key (``resources.gpus``; ``env.NAME`` for each variable), where its value came from.
     """
 

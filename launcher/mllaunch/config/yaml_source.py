@@ -17,14 +17,14 @@ class _Stop(Exception):
 
 
 def parse_yaml(text: str, name: str, faults: list[str]) -> Node | None:
-    """The document's only value, or None if there is none. What is wrong goes to faults as ``name:line:column: ...``."""
+    """The document's only value, or None if there is none. Faults read ``name:line:column: ...``."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     builder = _Builder(name, faults)
     try:
-        # Events, not yaml.compose: aliases stay unexpanded, and depth is ours to bound before the parser recurses.
-        for event in yaml.parse(text, Loader=loader):  # type: ignore[no-untyped-call]
+        # Events, not yaml.compose, which recurses in C: depth and the expansion of aliases are ours to bound.
+        for event in yaml.parse(text, Loader=loader):
             builder.take(event)
     except _Stop:
         return None
