@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
 from mllaunch.capture import lfs
 from mllaunch.capture.git import Git, batch, shown, temporary_index
+from mllaunch.capture.submodules import Locate
 from mllaunch.errors import MllaunchError
 
 __all__ = ["Part", "Plan", "listing", "make_plan", "write"]
@@ -27,6 +27,7 @@ _ATTRIBUTES = b".gitattributes"
 class Part(NamedTuple):
     """One repository's share of a tree. prefix: its folder in the whole, b"" or ending in a slash.
 
+    tree: the id of a tree, or of a submodule's commit, which git takes for its tree.
     records: ``MODE TYPE OID\\tPATH`` as git-ls-tree(1) writes them, paths relative to the prefix.
     """
 
@@ -50,9 +51,7 @@ class Plan(NamedTuple):
     symlinks: list[tuple[bytes, str, bytes]]
 
 
-def listing(
-    git: Git, tree: str, locate: Callable[[bytes, str], Git | None], prefix: bytes = b""
-) -> list[Part]:
+def listing(git: Git, tree: str, locate: Locate, prefix: bytes = b"") -> list[Part]:
     """The parts of a tree: itself and its submodules, in depth. Raises GitFailed if an object is not there.
 
     locate: where the submodule at a path (from the root) with a commit has its objects; None: empty folder.
@@ -66,7 +65,7 @@ def listing(
             commit = meta.split(b" ")[2].decode()
             inner = locate(prefix + path, commit)
             if inner is not None:
-                parts += listing(inner, f"{commit}^{{tree}}", locate, prefix + path + b"/")
+                parts += listing(inner, commit, locate, prefix + path + b"/")
     return parts
 
 
@@ -84,7 +83,7 @@ def make_plan(records: list[bytes], earlier: list[bytes]) -> Plan:
         mode = meta[:6]
         folder, _, name = path.rpartition(b"/")
         names = plan.linked.get(folder)
-        if names is None or name in {b"", b".", b".."} or name.lower() == b".git":
+        if names is None or name in {b"", b".", b".."} or name.lower() == b".git" or path[:1] == b"/":
             raise MllaunchError(
                 "hostile-tree",
                 "the commit contains a path that git would not check out",

@@ -8,6 +8,7 @@ may wait until the job has started: git keeps unreferenced new objects for two w
 from __future__ import annotations
 
 import os
+import stat
 from typing import NamedTuple
 
 from mllaunch.capture import worktree
@@ -16,7 +17,7 @@ from mllaunch.capture.worktree import Inspection, Worktree
 from mllaunch.domain.snapshot import FileChange, Snapshot
 from mllaunch.errors import MllaunchError, UsageError
 
-__all__ = ["Pending", "begin", "mask_credentials", "pin", "take", "unpin"]
+__all__ = ["Pending", "begin", "decide", "mask_credentials", "pin", "take", "unpin"]
 
 _LISTED = 20
 _COUNTED_BYTES = 1 << 20  # an untracked file larger than this is listed without its number of lines
@@ -30,15 +31,7 @@ class Pending(NamedTuple):
 
     def finish(self, *, allow_dirty: bool, now: str | None = None) -> Snapshot:
         """As ``take``."""
-        found = self.inspection.finish()
-        changes = found.changes()
-        _refuse_conflicts(changes)
-        if not found.is_dirty:
-            return _snapshot(found, found.commit, found.tree, ())
-        if not allow_dirty:
-            raise _refusal(found, changes)
-        commit, tree = _commit(found, now)
-        return _snapshot(found, commit, tree, tuple(change.path for change in changes))
+        return decide(self.inspection.finish(), allow_dirty=allow_dirty, now=now)
 
 
 def begin(cwd: str) -> Pending:
@@ -58,16 +51,31 @@ def take(cwd: str, *, allow_dirty: bool, now: str | None = None) -> Snapshot:
     return begin(cwd).finish(allow_dirty=allow_dirty, now=now)
 
 
+def decide(found: Worktree, *, allow_dirty: bool, now: str | None = None) -> Snapshot:
+    """The snapshot of a working tree that has been inspected; as ``take``."""
+    changes = found.changes()
+    _refuse_conflicts(changes)
+    if not found.is_dirty:
+        return _snapshot(found, found.commit, found.tree, ())
+    if not allow_dirty:
+        raise _refusal(found, changes)
+    commit, tree = _commit(found, now)
+    return _snapshot(found, commit, tree, tuple(change.path for change in changes))
+
+
 def pin(snapshot: Snapshot) -> None:
-    """Keep the snapshot's commit reachable. Idempotent and atomic."""
-    git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
-    _update_refs(git, f"update {snapshot.ref} {snapshot.commit}\n", snapshot.repository)
+    """Keep the snapshot's commit, and those of its submodules, reachable. Idempotent; each ref is atomic."""
+    for git, commit in _repositories(snapshot):
+        _update_ref(git, f"update refs/mllaunch/{commit} {commit}\n", snapshot)
 
 
 def unpin(snapshot: Snapshot) -> None:
-    """Let git forget the snapshot again. Harmless when it was not pinned."""
-    git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
-    _update_refs(git, f"delete {snapshot.ref}\n", snapshot.repository)
+    """Let git forget the snapshot again. Harmless when it was not pinned.
+
+    Submodules' commits are let go as well: call it when no run needs the snapshot, then ``pin`` those that stay.
+    """
+    for git, commit in _repositories(snapshot):
+        _update_ref(git, f"delete refs/mllaunch/{commit}\n", snapshot)
 
 
 def mask_credentials(url: str) -> str:
@@ -99,11 +107,24 @@ def _snapshot(found: Worktree, commit: str, tree: str, uncommitted: tuple[str, .
     )
 
 
-def _update_refs(git: Git, commands: str, repository: str) -> None:
+def _repositories(snapshot: Snapshot) -> list[tuple[Git, str]]:
+    """The user's repository and those of its submodules, each with its commit."""
+    from mllaunch.capture.files import listing
+    from mllaunch.capture.submodules import locator
+
+    git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
     try:
-        git.run("update-ref", "--stdin", stdin=commands.encode())
+        modules = listing(git, snapshot.tree, locator(snapshot))[1:]
     except GitFailed as error:
-        raise explained(error, repository) from error
+        raise explained(error, snapshot.repository) from error
+    return [(git, snapshot.commit), *((module.git, module.tree) for module in modules)]
+
+
+def _update_ref(git: Git, command: str, snapshot: Snapshot) -> None:
+    try:
+        git.run("update-ref", "--stdin", stdin=command.encode())
+    except GitFailed as error:
+        raise explained(error, snapshot.repository) from error
 
 
 def _refuse_conflicts(changes: tuple[FileChange, ...]) -> None:
@@ -172,7 +193,7 @@ def _tracked_counts(found: Worktree, paths: list[str]) -> dict[str, tuple[int, i
     """Lines added and removed since HEAD, by path; binary files are absent."""
     if not paths:
         return {}
-    output = found.git.run(
+    process = found.git.start(
         "diff",
         "--numstat",
         "-z",
@@ -185,6 +206,10 @@ def _tracked_counts(found: Worktree, paths: list[str]) -> dict[str, tuple[int, i
         "--",
         *paths,
     )
+    try:
+        output = process.finish()
+    except GitFailed:  # a FIFO in the place of a file, for one; the listing is good without numbers
+        return {}
     records = [record.split("\t", 2) for record in os.fsdecode(output).split("\0")[:-1]]
     return {path: (int(added), int(removed)) for added, removed, path in records if added != "-"}
 
@@ -196,8 +221,12 @@ def _lines_of(path: str) -> int | None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        content = file.read(_COUNTED_BYTES + 1)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        content = os.read(fd, _COUNTED_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(content) > _COUNTED_BYTES or b"\0" in content[:8000]:  # git's own test for binary
         return None
     return content.count(b"\n") + (content[-1:] not in (b"", b"\n"))
@@ -249,8 +278,6 @@ def _commit_tree(found: Worktree, tree: str, now: str | None) -> str:
 
 def _refuse_special_files(found: Worktree) -> None:
     """A FIFO, socket or device in the place of a tracked file is nothing that git can hold."""
-    import stat
-
     for entry in found.entries:
         if entry.action != worktree.ADD:
             continue

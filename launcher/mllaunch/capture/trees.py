@@ -13,10 +13,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from mllaunch.capture import files
 from mllaunch.capture.git import Git, GitFailed, batch, explained
+from mllaunch.capture.submodules import Locate, locator
 from mllaunch.domain.snapshot import Snapshot
 
 __all__ = ["ensure", "sweep"]
@@ -79,7 +80,7 @@ def sweep(store: str, keep: set[str], *, used_before_s: float | None = None) -> 
 
 
 def _fill(target: bytes, store: str, git: Git, snapshot: Snapshot) -> None:
-    locate = _locator(snapshot)
+    locate = locator(snapshot)
     parts = files.listing(git, snapshot.tree, locate)
     earlier = _earlier_tree(store, git)
     known = {} if earlier is None else _records(git, earlier, locate)
@@ -98,34 +99,12 @@ def _fill(target: bytes, store: str, git: Git, snapshot: Snapshot) -> None:
         )
 
 
-def _records(git: Git, tree: str, locate: Callable[[bytes, str], Git | None]) -> dict[bytes, list[bytes]]:
+def _records(git: Git, tree: str, locate: Locate) -> dict[bytes, list[bytes]]:
     """The records of an earlier tree by part, as far as its objects are still there."""
     try:
         return {part.prefix: part.records for part in files.listing(git, tree, locate)}
     except GitFailed:
         return {}
-
-
-def _locator(snapshot: Snapshot) -> Callable[[bytes, str], Git | None]:
-    """Finds the git folder of a submodule: that of its working tree, else where git keeps absorbed ones."""
-
-    def locate(path: bytes, commit: str) -> Git | None:
-        folder = os.path.join(snapshot.repository, os.fsdecode(path))
-        if os.path.lexists(os.path.join(folder, ".git")):
-            found = Git(folder).run("rev-parse", "--path-format=absolute", "--git-common-dir")
-            git_dir = os.fsdecode(found)[:-1]
-        else:
-            git_dir = os.path.join(snapshot.git_dir, "modules", os.fsdecode(path))
-            if not os.path.isdir(git_dir):
-                return None
-        git = Git(git_dir, git_dir=git_dir)
-        try:
-            git.run("cat-file", "-e", f"{commit}^{{tree}}")
-        except GitFailed:
-            return None
-        return git
-
-    return locate
 
 
 def _earlier_tree(store: str, git: Git) -> str | None:

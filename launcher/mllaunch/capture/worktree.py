@@ -114,11 +114,12 @@ class Inspection(NamedTuple):
         return self._read(os.fsdecode(heads).split("\n")[:-1], os.fsdecode(status).split("\0")[:-1])
 
     def _read(self, heads: list[str], records: list[str]) -> Worktree:
-        if len(heads) != 6:
+        if len(heads) != 5:
             raise UsageError("odd-path", f"the path of {shown(self.git.cwd)} contains a line break")
-        root, git_dir, private_git_dir, commit, tree, branch = heads
-        if f"# branch.oid {commit}" not in records[:4]:
+        root, git_dir, private_git_dir, commit, tree = heads
+        if records[0] != f"# branch.oid {commit}":
             return begin(self.git.cwd).finish()  # somebody committed between the two processes: look again
+        branch = records[1][len("# branch.head ") :]
         git = self.git._replace(cwd=root)
         entries = _without_smudged(git, root, parse_status(records))
         modules = {e.path for e in entries if e.action == LINK} | _links_in_index(git, private_git_dir)
@@ -129,7 +130,7 @@ class Inspection(NamedTuple):
             private_git_dir=private_git_dir,
             commit=commit,
             tree=tree,
-            branch=branch[len("refs/heads/") :] if branch.startswith("refs/heads/") else None,
+            branch=None if branch == "(detached)" else branch,
             remote=self.config.get("remote.origin.url", [None])[0],
             entries=tuple(entries),
             submodules=tuple(
@@ -151,8 +152,6 @@ def begin(cwd: str) -> Inspection:
         "--git-dir",
         "HEAD",
         "HEAD^{tree}",
-        "--symbolic-full-name",
-        "HEAD",
     )
     try:
         config = parse_config(git.run("config", "--list", "-z"))
