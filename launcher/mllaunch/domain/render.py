@@ -11,20 +11,21 @@ import re
 
 LONGEST_LINE = 64 * 1024  # bytes kept of an unfinished line; what is longer is shown in pieces
 
-_COLOUR = re.compile("\x1b\\[[0-9;]*m")
-_BEGUN_COLOUR = re.compile(rb"\x1b(?:\[[0-9;]*)?")
+# Patterns are compiled when first used (and kept by re): most commands print nothing that needs one.
+_COLOUR = "\x1b\\[[0-9;]*m"
+_BEGUN_COLOUR = rb"\x1b(?:\[[0-9;]*)?"
 _LONGEST_COLOUR = 64  # bytes; what is longer, and cut there, is no colour that a terminal would know
 
 # C0 without tab and line feed, DEL, C1, and the characters that change the direction of text.
-_FOR_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_FOR_LINES = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 # Besides: what breaks a line or a table, and the surrogates by which Python carries what is not UTF-8.
-_FOR_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FOR_NAMES = "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def escape(text: str) -> str:
     """Any foreign string (a name, a note, a path) as one line of harmless text."""
-    return text if text.isascii() and text.isprintable() else _FOR_NAMES.sub(_visible, text)
+    return text if text.isascii() and text.isprintable() else re.sub(_FOR_NAMES, _visible, text)
 
 
 class Renderer:
@@ -98,12 +99,12 @@ class Renderer:
     def _shown(self, raw: bytes) -> str:
         text = raw.decode("utf-8", "backslashreplace")
         if "\x1b" not in text:
-            return _FOR_LINES.sub(_visible, text)
+            return re.sub(_FOR_LINES, _visible, text)
         # Split before escaping: what stands around a removed sequence must not make a new one.
-        parts = [_FOR_LINES.sub(_visible, part) for part in _COLOUR.split(text)]
+        parts = [re.sub(_FOR_LINES, _visible, part) for part in re.split(_COLOUR, text)]
         if not self._colours:
             return "".join(parts)
-        colours = _COLOUR.findall(text)
+        colours = re.findall(_COLOUR, text)
         if not colours:
             return parts[0]
         mixed = parts[0] + "".join([colour + part for colour, part in zip(colours, parts[1:], strict=True)])
@@ -129,7 +130,7 @@ def _last_state(line: bytes) -> bytes:
 def _whole(raw: bytes | bytearray) -> int:
     """How many bytes remain when a character or a colour sequence that is cut off at the end is left out."""
     escape_at = raw.rfind(b"\x1b", max(0, len(raw) - _LONGEST_COLOUR))
-    if escape_at >= 0 and _BEGUN_COLOUR.fullmatch(raw, escape_at):
+    if escape_at >= 0 and re.fullmatch(_BEGUN_COLOUR, raw[escape_at:]):
         return escape_at
     for back in (1, 2, 3):
         byte = raw[-back] if back <= len(raw) else 0
