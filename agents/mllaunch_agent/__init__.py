@@ -2,3 +2,5 @@
 
 Standard library only, Python 3.8 or newer. Nothing here may stop, slow or change the user's program.
 """
+
+__version__ = "0.1.0"

@@ -8,6 +8,7 @@ An attempt on a node is a folder:
     stop.json            a StopRequest; its presence is the request
     task-RANK.json       TaskRecord: written by the task's own process just before it becomes the user's program
     exit-RANK.json       ExitRecord: written once, atomically and durably
+    ended                no process of the tasks lives any more: their output is final
     streams/NAME         append-only byte streams
     seal.json            the Seal, written once, last
     work/                the task's checkout; after the end, what the tasks wrote there
@@ -15,7 +16,8 @@ An attempt on a node is a folder:
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+import json
+from typing import Any, Dict, List, Optional, Tuple
 
 try:
     from typing import TypedDict
@@ -73,7 +75,7 @@ class TaskSpec(TypedDict):
     output: str  # MLLAUNCH_OUTPUT_DIR, relative to workdir
     environment: Dict[str, str]  # the task's, complete but for what the agent itself sets
     secrets: List[str]  # values to mask in all that is shipped
-    redacted: List[str]  # names of the variables that hold them
+    named: List[str]  # variables that the user asked to have recorded
     tasks: List[TaskPlace]
     world_size: int
     gpus: int  # whole GPUs on this node for all tasks together
@@ -91,6 +93,8 @@ class TaskRecord(TypedDict):
     pid: int
     start_ticks: int  # field 22 of /proc/PID/stat: with pid and boot_id it names a process for good
     boot_id: str
+    shim_pid: int
+    shim_start_ticks: int
 
 
 class ExitRecord(TypedDict):
@@ -156,3 +160,29 @@ RESTARTED = "restarted"  # a supervisor took over from one that died: last_seen_
 NOT_CAPTURED = "not_captured"  # what, why
 USAGE = "usage"  # wall_s, cpu_s, max_rss_bytes, read_bytes, written_bytes, gpu
 ATTEMPT_ENDED = "attempt_ended"  # state, exit_code, reason: {code, message, origin, node, rank, retryable}
+
+
+def whole_lines(data: bytes) -> bytes:
+    """The part of ``data`` up to and including its last newline: a torn last line is not a record."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def parse_events(data: bytes) -> Tuple[List[Event], int]:
+    """Events of a complete prefix of the stream, and how many of its bytes are sound.
+
+    A line that is not a JSON object with the next ``seq`` ends the sound part: nothing after damage is believed.
+    """
+    events: List[Event] = []
+    sound = 0
+    for line in whole_lines(data).splitlines(True):
+        try:
+            event = json.loads(line.decode("utf-8"))
+        except ValueError:
+            break
+        if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+            break
+        if events and event.get("seq") != events[-1]["seq"] + 1:
+            break
+        events.append(event)
+        sound += len(line)
+    return events, sound

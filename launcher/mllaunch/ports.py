@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from mllaunch.domain.job import Resources
 from mllaunch.domain.run import Run, RunRow, RunStatus
+from mllaunch.domain.snapshot import Snapshot
 from mllaunch_agent.protocol import Seal, StopRequest, TaskSpec
 
 
@@ -51,6 +53,15 @@ class Scheduler(Protocol):
     def start(self, spec: TaskSpec) -> None:
         """Hand the specification to an agent. Returns once the agent has it; the attempt then needs nobody."""
 
+    def submitting(self, attempt: AttemptRef) -> AbstractContextManager[None]:
+        """Show, while it lasts, that somebody is about to start this attempt."""
+
+    def abandon(self, attempt: AttemptRef) -> bool:
+        """Make sure that a submission which broke off never starts; False if it goes on or has started."""
+
+    def retry(self, failed: AttemptRef) -> None:
+        """Start the attempt after ``failed`` with the same specification. Harmless when repeated."""
+
     def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
         """Leave a stop request with the node. Harmless when repeated or when the attempt is over."""
 
@@ -64,11 +75,11 @@ class Scheduler(Protocol):
 class RunQuery(NamedTuple):
     """Which runs to list, newest first. Several conditions must all hold.
 
-    unfinished: only runs that have not ended. params: (name, value) pairs that must match exactly.
+    unsettled: only runs from which more may come (RunStatus.seal is None). limit: -1 is none. params: (name, value) pairs that must match exactly.
     """
 
     limit: int = 20
-    unfinished: bool = False
+    unsettled: bool = False
     project: str | None = None
     tag: str | None = None
     params: tuple[tuple[str, str], ...] = ()
@@ -134,6 +145,13 @@ class BlobStore(Protocol):
 
     def remove(self, run_id: str) -> None:
         """Free all streams of a run."""
+
+
+class CodeStore(Protocol):
+    """The code of all runs, kept by the run log itself: it outlives the users' repositories."""
+
+    def preserve(self, snapshot: Snapshot) -> None:
+        """Store the snapshot's commit and tree, if they are not there yet."""
 
 
 class Clock(Protocol):

@@ -32,7 +32,8 @@ class RunStatus(NamedTuple):
     """Where a run stands; derived from its attempts' events, replaced as they come in.
 
     attempt: number of the newest attempt, from 1. waiting: in words, why it waits and for whom, or None.
-    Times are RFC 3339, UTC. exit_code: None while unknown.
+    Times are RFC 3339, UTC. exit_code: None while unknown. seal: None while more may come from the nodes; then
+    "sealed-complete", "sealed-with-gaps" or, when the nodes can say nothing more, "unsealed".
     """
 
     state: State
@@ -42,6 +43,7 @@ class RunStatus(NamedTuple):
     started_at: str | None = None
     ended_at: str | None = None
     waiting: str | None = None
+    seal: str | None = None
 
 
 class RunRow(NamedTuple):

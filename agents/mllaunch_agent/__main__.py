@@ -1,0 +1,29 @@
+"""The agent's own command line: ``python -m mllaunch_agent supervise`` (a TaskSpec on stdin) or ``adopt FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+def main() -> None:
+    # Imported before the specification arrives: the launcher starts this process while it still prepares.
+    from mllaunch_agent import protocol, supervisor
+
+    if sys.argv[1:] == ["supervise"]:
+        line = sys.stdin.readline()
+        if not line.endswith("\n"):
+            return  # the launcher changed its mind, or died in mid-sentence
+        spec: protocol.TaskSpec = json.loads(line)
+        if spec["protocol"] != protocol.PROTOCOL_VERSION:
+            sys.stdout.write("protocol %s, not %d\n" % (spec["protocol"], protocol.PROTOCOL_VERSION))
+            sys.exit(1)
+        supervisor.supervise(spec, acknowledge=True)
+    elif len(sys.argv) == 3 and sys.argv[1] == "adopt":
+        supervisor.adopt(sys.argv[2])
+    else:
+        sys.exit("usage: mllaunch_agent supervise | adopt FOLDER")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Keeps a full disk from failing the job's own printing.
+
+A write() to a file on a full disk fails, and a Python program whose print() fails dies. So when room gets short,
+blocks are reserved ahead of each output stream; and when there are none left to reserve, room is made by giving up
+the oldest part of what was printed. What is given up is on record, exactly. The job notices nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Sequence
+
+from mllaunch_agent import protocol, shim, system
+from mllaunch_agent.follower import Follower
+from mllaunch_agent.streams import EventLog
+
+_SHORT_BYTES = 1 << 30  # with more room than this nothing is done at all
+_AHEAD_BYTES = 32 << 20  # reserved ahead of each stream: what a job prints in a tenth of a second, with a margin
+_BALLAST_BYTES = 64 << 10  # room for exit records and the seal
+_EVENTS_AHEAD_BYTES = 256 << 10
+_BLOCK = 4096
+
+
+class DiskGuard:
+    def __init__(self, folder: str, ranks: Sequence[int], follower: Follower, events: EventLog) -> None:
+        self._folder = folder
+        names = [stream(rank) for rank in ranks for stream in (protocol.stdout_stream, protocol.stderr_stream)]
+        self._outputs = [os.path.join(folder, "streams", name) for name in names]
+        self._follower = follower
+        self._events = events
+        self._reserved: Dict[str, int] = {}
+        self._gaps: Dict[str, List[Dict[str, Any]]] = {}
+        self._able = True
+        for event in events.past:
+            if event["kind"] == protocol.GAP:
+                self._note(event["stream"], event["offset"], event["size_bytes"])
+
+    def prepare(self) -> None:
+        """Before the tasks start: set room aside for the end, and for the first of the output if room is short."""
+        for path in self._outputs:
+            open(path, "ab").close()
+        try:
+            fd = os.open(shim.ballast_path(self._folder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                system.reserve(fd, 0, _BALLAST_BYTES)
+            finally:
+                os.close(fd)
+        except OSError:
+            self._able = False  # a file system without fallocate, or one that is full already
+        self.tick()
+
+    def tick(self) -> None:
+        """Reserve ahead where room is short. Costs one system call while it is not."""
+        if not self._able:
+            return
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize > _SHORT_BYTES and not self._reserved:
+            return
+        total = disk.f_blocks * disk.f_frsize
+        ahead = min(_AHEAD_BYTES, max(_BLOCK * 16, total // 16)) // _BLOCK * _BLOCK
+        for path in self._outputs:
+            self._ensure(path, ahead)
+        self._ensure(self._events.stream.path, min(_EVENTS_AHEAD_BYTES, ahead))
+
+    def gaps(self) -> Dict[str, List[Dict[str, Any]]]:
+        """By stream, the ranges given up: {"offset", "size_bytes", "reason"}, in order."""
+        return self._gaps
+
+    def _ensure(self, path: str, ahead: int) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            if self._reserved.get(path, 0) >= size + ahead // 2:
+                return
+            start = max(self._reserved.get(path, 0), size // _BLOCK * _BLOCK)
+            want = size + ahead - start
+            if not self._try_reserve(fd, start, want):
+                self._give_up(want)
+                if not self._try_reserve(fd, start, want):
+                    return
+            self._reserved[path] = start + want
+        finally:
+            os.close(fd)
+
+    def _try_reserve(self, fd: int, offset: int, size: int) -> bool:
+        try:
+            system.reserve(fd, offset, size)
+        except OSError:
+            return False
+        return True
+
+    def _give_up(self, size: int) -> None:
+        """Free at least ``size`` bytes of the oldest output, of the stream that holds the most."""
+        best = max(self._outputs, key=lambda path: os.stat(path).st_blocks)
+        name = os.path.basename(best)
+        self._follower.digest()
+        gaps = self._gaps.get(name, [])
+        start = gaps[-1]["offset"] + gaps[-1]["size_bytes"] if gaps else 0
+        end = min(start + (size + _BLOCK - 1) // _BLOCK * _BLOCK, os.stat(best).st_size // _BLOCK * _BLOCK)
+        if end <= start:
+            return
+        # On record first: a crash between the two leaves a gap that is claimed but not there, never the reverse.
+        self._events.write(
+            protocol.GAP, stream=name, offset=start, size_bytes=end - start, reason="the disk was full"
+        )
+        self._note(name, start, end - start)
+        fd = os.open(best, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            system.punch(fd, start, end - start)
+        finally:
+            os.close(fd)
+
+    def _note(self, stream: str, offset: int, size: int) -> None:
+        gaps = self._gaps.setdefault(stream, [])
+        if gaps and gaps[-1]["offset"] + gaps[-1]["size_bytes"] == offset:
+            gaps[-1]["size_bytes"] += size
+        else:
+            gaps.append({"offset": offset, "size_bytes": size, "reason": "the disk was full"})

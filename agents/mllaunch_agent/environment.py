@@ -1,0 +1,49 @@
+"""What a task finds in its environment. A contract: see docs/environment.md."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Sequence
+
+from mllaunch_agent.protocol import TaskPlace, TaskSpec
+
+AGENT_MARK = (
+    "MLLAUNCH_AGENT"  # in the environment of our own processes, never in a task's: sweeps spare who has it
+)
+
+
+def task_environment(
+    spec: TaskSpec, place: TaskPlace, gpus: Sequence[str], master_port: int, cwd: str
+) -> Dict[str, str]:
+    """The complete environment of one task: what the submitter gave, then what mllaunch and torchrun define."""
+    local = len(spec["tasks"])
+    environment = {k: v for k, v in spec["environment"].items() if k != AGENT_MARK}
+    # A block-buffered stdout would hide an hour of training; no bytecode is left beside the user's code. A user
+    # who sets these to something else has the last word.
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    environment.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    environment.update(
+        {
+            "MLLAUNCH_RUN_ID": spec["run_id"],
+            "MLLAUNCH_RUN_NAME": spec["run_name"],
+            "MLLAUNCH_ATTEMPT": str(spec["attempt"]),
+            "MLLAUNCH_OUTPUT_DIR": os.path.join(cwd, spec["output"]),
+            "RANK": str(place["rank"]),
+            "LOCAL_RANK": str(place["local_rank"]),
+            "NODE_RANK": str(spec["node_rank"]),
+            "WORLD_SIZE": str(spec["world_size"]),
+            "LOCAL_WORLD_SIZE": str(local),
+            "MASTER_ADDR": spec["master_addr"],
+            "MASTER_PORT": str(master_port),
+            "PET_NNODES": str(spec["nodes"]),
+            "PET_NODE_RANK": str(spec["node_rank"]),
+            # One task that leased several GPUs is most likely torchrun itself, which then starts one worker for each.
+            "PET_NPROC_PER_NODE": str(local if local > 1 else max(1, len(gpus))),
+            "PET_MASTER_ADDR": spec["master_addr"],
+            "PET_MASTER_PORT": str(master_port),
+            # An empty value hides every GPU: a run that leased none must not touch those that others lease.
+            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+            "PWD": cwd,
+        }
+    )
+    return environment

@@ -1,0 +1,109 @@
+"""Before the first task and after the last: the work folder, what was written there, and the seal.
+
+Each step can be repeated after a crash, and none may keep the seal from being written: a step that fails is
+itself put on record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, Callable, Dict, List
+
+from mllaunch_agent import outputs, protocol, redaction, system, workdir
+from mllaunch_agent.probes import processes
+from mllaunch_agent.shim import release_ballast
+
+if TYPE_CHECKING:
+    from mllaunch_agent.supervisor import Supervisor
+
+_FACTS_PATIENCE_S = 20.0  # a package listing on a slow network file system takes this long, not longer
+
+
+def work_path(spec: protocol.TaskSpec) -> str:
+    """The folder that the tasks start in."""
+    root = spec["in_place"] or os.path.join(spec["folder"], "work")
+    return os.path.join(root, spec["workdir"]) if spec["workdir"] else root
+
+
+def prepare(supervisor: Supervisor) -> str:
+    """Make the tasks' work folder with the data in it; its path. OSError if that is impossible."""
+    spec = supervisor.spec
+    cwd = work_path(spec)
+    if spec["in_place"] or spec["tree"] is None:
+        method = "in-place"
+    else:
+        method = workdir.make(spec["tree"], spec["folder"])
+        workdir.link_data(os.path.join(spec["folder"], "work"), spec["data"])
+    os.makedirs(os.path.join(cwd, spec["output"]), exist_ok=True)
+    supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method)
+    return cwd
+
+
+def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
+    """Put the record in order and seal it."""
+    os.setpriority(os.PRIO_PROCESS, 0, 10)
+    supervisor.dismiss_shims()
+    _attempt(supervisor, "usage", lambda: _finish_watching(supervisor))
+    _attempt(supervisor, "files written", lambda: _record_outputs(supervisor))
+    if supervisor.lease:
+        supervisor.lease.release()
+    supervisor.family.close()
+    seal(supervisor, ended)
+
+
+def _attempt(supervisor: Supervisor, what: str, step: Callable[[], None]) -> None:
+    try:
+        step()
+    except Exception as e:
+        import traceback
+
+        traceback.print_exc()
+        supervisor.events.write(protocol.NOT_CAPTURED, what=what, why="%s: %s" % (type(e).__name__, e))
+
+
+def _finish_watching(supervisor: Supervisor) -> None:
+    if supervisor.watcher:
+        supervisor.watcher.finish(supervisor.events, _FACTS_PATIENCE_S)
+
+
+def _record_outputs(supervisor: Supervisor) -> None:
+    spec = supervisor.spec
+    if not (spec["in_place"] or os.path.exists(os.path.join(spec["folder"], "work"))):
+        return
+    released: Dict[str, Any] = {}
+    if not spec["in_place"]:
+        released = workdir.release(spec["folder"])
+    # Only a finished scan becomes a stream: one begun by a supervisor that dies must not have been shipped.
+    temporary = os.path.join(spec["folder"], "files.tmp")
+    with open(temporary, "wb") as f:
+        for line in outputs.scan(spec, released):
+            f.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
+    os.rename(temporary, os.path.join(spec["folder"], "streams", protocol.FILES))
+
+
+def seal(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
+    """The last word: length and digest of every stream. Nothing is written to any of them afterwards."""
+    spec = supervisor.spec
+    gaps = supervisor.guard.gaps()
+    supervisor.events.stream.sync()
+    supervisor.events.stream.close()
+    streams = supervisor.follower.seal(gaps)
+    document: protocol.Seal = {
+        "protocol": protocol.PROTOCOL_VERSION,
+        "run_id": spec["run_id"],
+        "attempt": spec["attempt"],
+        "node": spec["node"],
+        "status": "sealed-with-gaps" if gaps else "sealed-complete",
+        "state": ended["state"],
+        "exit_code": ended["exit_code"],
+        "at": system.now(),
+        "streams": streams,
+    }
+    release_ballast(spec["folder"])
+    system.write_atomic(os.path.join(spec["folder"], "seal.json"), json.dumps(document).encode(), durable=True)
+
+
+def describe(pids: List[int], secrets: List[str]) -> List[Dict[str, Any]]:
+    """Up to 20 processes for the record."""
+    return [{"pid": pid, "command": redaction.mask_text(processes.command(pid) or "", secrets)} for pid in pids[:20]]

@@ -1,0 +1,235 @@
+"""What a node answers about an attempt, whoever asks: in-process for this machine, over a transport for others.
+
+Shipping is "send me bytes from offset N" of a stream. The bytes of stdout and stderr are masked here, before
+they leave; the job's own files stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any, Dict, List, Optional, Tuple
+
+from mllaunch_agent import protocol, redaction, system
+
+_BLOCK = 1 << 20
+
+
+def lock_path(folder: str) -> str:
+    return os.path.join(folder, "supervisor.lock")
+
+
+def read_json(path: str) -> Optional[Any]:
+    """The document in a file that is written atomically; None if it is not there or is damaged."""
+    data = system.read_file(path)
+    if data is None:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+class AttemptFolder:
+    """One attempt on this node, as it lies on the disk. Reads only, apart from the requests that it leaves."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._masker: Optional[redaction.Masker] = None
+        self._seal: Optional[protocol.Seal] = None
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def spec(self) -> Optional[protocol.TaskSpec]:
+        spec: Optional[protocol.TaskSpec] = read_json(self.path("spec.json"))
+        return spec
+
+    def seal(self) -> Optional[protocol.Seal]:
+        if self._seal is None:
+            self._seal = read_json(self.path("seal.json"))
+        return self._seal
+
+    def is_alive(self) -> bool:
+        """Whether a supervisor looks after the attempt."""
+        return system.is_locked(lock_path(self.folder))
+
+    def lengths(self) -> Dict[str, int]:
+        """How many bytes of each stream can be shipped; after the seal these are final."""
+        seal = self.seal()
+        if seal:
+            return {name: stream["size_bytes"] for name, stream in seal["streams"].items()}
+        ended = self._has_ended()
+        try:
+            names = os.listdir(self.path("streams"))
+        except OSError:
+            return {}
+        return {name: self._length(name, ended) for name in sorted(names)}
+
+    def _length(self, stream: str, ended: bool) -> int:
+        try:
+            fd = os.open(self._stream_path(stream), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        try:
+            size = os.fstat(fd).st_size
+            if is_output(stream):
+                return redaction.shippable(lambda o, n: os.pread(fd, n, o), size, ended, self.masker())
+            return _end_of_lines(fd, size)
+        finally:
+            os.close(fd)
+
+    def read(self, stream: str, offset: int, limit: int) -> bytes:
+        """At most ``limit`` bytes of what can be shipped, from ``offset`` on."""
+        seal = self.seal()
+        ended = seal is not None or self._has_ended()  # asked before the size, which is then final
+        try:
+            fd = os.open(self._stream_path(stream), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return b""
+        try:
+            size = os.fstat(fd).st_size
+            if seal:
+                # A process that outlived the seal may have written on; that is not part of the record.
+                sealed = seal["streams"].get(stream)
+                size = min(size, sealed["size_bytes"]) if sealed else 0
+            if is_output(stream):
+                return redaction.read_masked(
+                    lambda o, n: os.pread(fd, n, o), offset, limit, size, ended, self.masker()
+                )
+            end = size if seal else _end_of_lines(fd, size)
+            return os.pread(fd, max(0, min(limit, end - offset)), offset)
+        finally:
+            os.close(fd)
+
+    def _has_ended(self) -> bool:
+        """Whether no process of the tasks lives any more, so that their output is final."""
+        return os.path.exists(self.path("ended"))
+
+    def masker(self) -> redaction.Masker:
+        if self._masker is None:
+            spec = self.spec()
+            self._masker = make_masker(spec["secrets"] if spec else [])
+        return self._masker
+
+    def _stream_path(self, stream: str) -> str:
+        if "/" in stream or stream.startswith(".") or "\0" in stream:
+            raise ValueError("not a stream: %r" % stream)
+        return self.path(os.path.join("streams", stream))
+
+    def request_stop(self, request: protocol.StopRequest) -> None:
+        """Leave a stop request; the supervisor sees it within a tenth of a second. A later one replaces it."""
+        system.write_atomic(self.path("stop.json"), json.dumps(request).encode())
+
+    def fence(self) -> bool:
+        """Make sure that nothing can start here any more; False if something has started or lives already."""
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        lock = system.try_lock(lock_path(self.folder))
+        if lock is None:
+            return False
+        try:
+            if os.path.exists(self.path(os.path.join("streams", protocol.EVENTS))):
+                return False
+            system.write_atomic(self.path("fenced"), b"", durable=True)
+            return True
+        finally:
+            os.close(lock)
+
+
+def is_output(stream: str) -> bool:
+    """Whether the stream is what a task printed, which alone may hold the user's secrets."""
+    return stream.startswith(("stdout.", "stderr."))
+
+
+def make_masker(secrets: List[str]) -> redaction.Masker:
+    return redaction.Masker([value.encode("utf-8", "surrogateescape") for value in secrets])
+
+
+def _end_of_lines(fd: int, size: int) -> int:
+    """Where the last whole line ends: a record being written, or torn by a crash, is not shipped."""
+    end = size
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        complete = protocol.whole_lines(os.pread(fd, end - start, start))
+        if complete:
+            return start + len(complete)
+        end = start
+    return 0
+
+
+class StreamDigest:
+    """SHA-256 of a stream as it is shipped, computed as the stream grows."""
+
+    def __init__(self, path: str, masker: Optional[redaction.Masker]) -> None:
+        import hashlib
+
+        self._path = path
+        self._masker = masker
+        self._sha256 = hashlib.sha256()
+        self._at = 0
+        self._masked = 0
+
+    def advance(self, size: int, final: bool, at_most: Optional[int] = None) -> None:
+        """Take in the bytes up to ``size`` that are determined; at most that many in one call."""
+        with open(self._path, "rb", buffering=0) as f:
+            fd = f.fileno()
+
+            def pread(offset: int, count: int) -> bytes:
+                return os.pread(fd, count, offset)
+
+            done = 0
+            while at_most is None or done < at_most:
+                if self._masker is None:
+                    data = pread(self._at, min(_BLOCK, size - self._at))
+                else:
+                    data = redaction.read_masked(pread, self._at, _BLOCK, size, final, self._masker)
+                    self._masked += _count_masked(data, pread(self._at, len(data)))
+                if not data:
+                    return
+                self._sha256.update(data)
+                self._at += len(data)
+                done += len(data)
+
+    @property
+    def offset(self) -> int:
+        return self._at
+
+    def seal(self, gaps: List[Dict[str, Any]]) -> protocol.StreamSeal:
+        return {
+            "size_bytes": self._at,
+            "sha256": self._sha256.hexdigest(),
+            "masked": self._masked,
+            "gaps": gaps,
+        }
+
+
+def _count_masked(masked: bytes, raw: bytes) -> int:
+    """How many ranges of ``raw`` were masked."""
+    if masked == raw:
+        return 0
+    return sum(raw[m.start() : m.end()] != m.group() for m in re.finditer(rb"\*+", masked))
+
+
+def stream_sizes(folder: str) -> List[Tuple[str, int]]:
+    """Raw size of every stream file, by name."""
+    streams = os.path.join(folder, "streams")
+    return [(name, os.stat(os.path.join(streams, name)).st_size) for name in sorted(os.listdir(streams))]
+
+
+def gpus(import_path: List[str], patience_s: float = 15.0) -> Tuple[Optional[List[Dict[str, Any]]], List[Any]]:
+    """The node's GPUs [{"index", "uuid", "name", "memory_bytes"}] or None, and what could not be found out."""
+    from mllaunch_agent.probes.bounded import Bounded, Overdue
+    from mllaunch_agent.probes.gpu import connect
+
+    def ask() -> Tuple[Optional[List[Dict[str, Any]]], List[Any]]:
+        found, problems = connect(import_path)
+        if found is None:
+            return None, problems
+        listed, more = found.list()
+        return listed, problems + more
+
+    try:
+        return Bounded(patience_s).call(ask)
+    except Overdue as e:
+        return None, [{"what": "gpus", "why": "NVML: %s" % e}]

@@ -1,0 +1,277 @@
+"""The parent of one task: starts it, waits for it, writes down how it ended. No network, no dependencies.
+
+Everything it does after the start is a few system calls in a loop, so that it survives all but its own SIGKILL.
+It also watches the supervisor: a supervisor that dies is replaced by a fork of this process, which has the code
+in memory already and therefore needs no file, no interpreter and no version that may have changed since.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+from typing import Callable, Dict, List, NoReturn, Optional, Tuple
+
+from mllaunch_agent import protocol, system
+from mllaunch_agent.probes import processes
+
+_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_TAKEN = b"taken"
+# Between attempts to replace a supervisor: at first short, so that it is back at once; then longer, so that one
+# that cannot live (a full disk, a defect of ours) does not take the job's processor.
+_REVIVE_PAUSES_S = (0.2, 0.5, 2.0, 10.0)
+
+
+def exit_path(folder: str, rank: int) -> str:
+    return os.path.join(folder, "exit-%d.json" % rank)
+
+
+def task_path(folder: str, rank: int) -> str:
+    return os.path.join(folder, "task-%d.json" % rank)
+
+
+class Launch:
+    """What a shim starts: one task with its environment, and the descriptors that it inherits."""
+
+    def __init__(
+        self,
+        folder: str,
+        rank: int,
+        argv: List[str],
+        cwd: str,
+        environment: Dict[str, str],
+        inherit: Tuple[int, ...] = (),
+        cgroup: Optional[str] = None,
+    ) -> None:
+        self.folder = folder
+        self.rank = rank
+        self.argv = argv
+        self.cwd = cwd
+        self.environment = environment
+        self.inherit = inherit
+        self.cgroup = cgroup
+
+
+def run(launch: Launch, revive: Callable[[], None], alive: int, close: Tuple[int, ...]) -> NoReturn:
+    """Be the shim; never returns. Called in a fresh fork of the supervisor, which has one thread.
+
+    revive is called in a further fork when the supervisor has died, which shows as a hang-up on alive, the
+    reading end of its FIFO. close are descriptors of the supervisor that must not stay open here, its lock above all.
+    """
+    status = 1
+    try:
+        for fd in close:
+            os.close(fd)
+        os.setsid()
+        system.become_subreaper()
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        wakeup_r, wakeup_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        task = _start(launch)
+        _watch(launch, task, wakeup_r, alive, revive)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _start(launch: Launch) -> int:
+    """Fork and execute the task; its pid. A program that cannot be executed leaves its exit record at once."""
+    error_r, error_w = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _become_task(launch, error_w)
+    os.close(error_w)
+    with os.fdopen(error_r, "rb") as pipe:
+        error = pipe.read()
+    if error == _TAKEN:
+        os._exit(0)  # another shim's child became this rank's task, and the supervisor follows that one
+    if error:
+        os.waitpid(pid, 0)
+        write_exit(launch.folder, launch.rank, None, "shim", error=error.decode("utf-8", "replace"))
+        os._exit(0)
+    return pid
+
+
+def _become_task(launch: Launch, error_w: int) -> NoReturn:
+    """In the child: leave the record of who this is, arrange streams and signals, execute the user's program."""
+    try:
+        os.setsid()
+        if launch.cgroup:
+            _join(launch.cgroup)
+        record_task(launch.folder, launch.rank)
+        null = os.open(os.devnull, os.O_RDONLY)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        streams = os.path.join(launch.folder, "streams")
+        out = os.open(os.path.join(streams, protocol.stdout_stream(launch.rank)), flags, 0o600)
+        err = os.open(os.path.join(streams, protocol.stderr_stream(launch.rank)), flags, 0o600)
+        os.dup2(null, 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        keep = set(launch.inherit) | {0, 1, 2, error_w}
+        for fd in launch.inherit:
+            os.set_inheritable(fd, True)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) not in keep:
+                try:
+                    os.close(int(name))
+                except OSError:
+                    pass  # the descriptor of the listing itself
+        os.chdir(launch.cwd)
+        for number in range(1, signal.NSIG):
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):
+                pass  # SIGKILL, SIGSTOP and the C library's own
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvpe(launch.argv[0], launch.argv, launch.environment)
+    except FileExistsError:
+        os.write(error_w, _TAKEN)
+    except OSError as e:
+        what = launch.cwd if e.filename == launch.cwd else launch.argv[0]
+        os.write(error_w, ("%s: %s" % (os.strerror(e.errno or 0), what)).encode("utf-8", "replace"))
+    except BaseException as e:
+        os.write(error_w, repr(e).encode("utf-8", "replace"))
+    finally:
+        os._exit(127)
+
+
+def _join(cgroup: str) -> None:
+    try:
+        fd = os.open(os.path.join(cgroup, "cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # accounting by cgroup is a convenience; the sweep by process tree does not need it
+    try:
+        os.write(fd, b"0")
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def record_task(folder: str, rank: int) -> None:
+    """Written by the process that is about to become the task, so that no task ever runs unrecorded.
+
+    Raises FileExistsError if the rank has a task already: whoever comes second must not become another.
+    """
+    record: protocol.TaskRecord = {
+        "rank": rank,
+        "pid": os.getpid(),
+        "start_ticks": processes.start_ticks(os.getpid()) or 0,
+        "boot_id": system.boot_id(),
+        "shim_pid": os.getppid(),
+        "shim_start_ticks": processes.start_ticks(os.getppid()) or 0,
+    }
+    temporary = "%s.%d.tmp" % (task_path(folder, rank), os.getpid())
+    with open(temporary, "wb") as f:
+        f.write(json.dumps(record).encode())
+    try:
+        os.link(temporary, task_path(folder, rank))
+    finally:
+        os.unlink(temporary)
+
+
+def write_exit(
+    folder: str,
+    rank: int,
+    status: Optional[int],
+    observed_by: Optional[str],
+    error: Optional[str] = None,
+    cpu_s: Optional[float] = None,
+    max_rss_bytes: Optional[int] = None,
+) -> None:
+    """Write the exit record once, durably. status is wait(2)'s; None when nobody could read it."""
+    path = exit_path(folder, rank)
+    if os.path.exists(path):
+        return
+    exited = status is not None and os.WIFEXITED(status)
+    signaled = status is not None and os.WIFSIGNALED(status)
+    record: protocol.ExitRecord = {
+        "rank": rank,
+        "exit_code": 127 if error else os.WEXITSTATUS(status) if status is not None and exited else None,
+        "signal": os.WTERMSIG(status) if status is not None and signaled else None,
+        "error": error,
+        "at": system.now(),
+        "observed_by": observed_by,
+        "cpu_s": cpu_s,
+        "max_rss_bytes": max_rss_bytes,
+    }
+    data = json.dumps(record).encode()
+    try:
+        system.write_atomic(path, data, durable=True)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        release_ballast(folder)
+        system.write_atomic(path, data, durable=True)
+
+
+def ballast_path(folder: str) -> str:
+    """A file that only holds room, given up when the disk is full so that the end can still be written down."""
+    return os.path.join(folder, "ballast")
+
+
+def release_ballast(folder: str) -> None:
+    try:
+        os.unlink(ballast_path(folder))
+    except FileNotFoundError:
+        pass
+
+
+def _watch(launch: Launch, task: int, wakeup: int, fifo: int, revive: Callable[[], None]) -> None:
+    """Until no child is left: collect exits, and replace a supervisor that died."""
+    poll = select.poll()
+    poll.register(wakeup, select.POLLIN)
+    poll.register(fifo, 0)  # only the hang-up is of interest
+    supervisors: List[int] = []
+    revived = 0
+    while _reap(launch, task, supervisors):
+        ready = dict(poll.poll())
+        if wakeup in ready:
+            os.read(wakeup, 4096)
+        if fifo in ready:
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                try:
+                    revive()
+                finally:
+                    os._exit(0)
+            supervisors.append(pid)
+            # The new supervisor opens the FIFO within milliseconds, which ends the hang-up.
+            pause_s = _REVIVE_PAUSES_S[min(revived, len(_REVIVE_PAUSES_S) - 1)]
+            revived += 1
+            select.select([wakeup], [], [], pause_s)
+
+
+def _reap(launch: Launch, task: int, supervisors: List[int]) -> bool:
+    """Collect every child that has ended; whether any but supervisors is left."""
+    while True:
+        try:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            break
+        if pid == task:
+            write_exit(
+                launch.folder,
+                launch.rank,
+                status,
+                "shim",
+                cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
+                max_rss_bytes=usage.ru_maxrss * 1024,
+            )
+        elif pid in supervisors:
+            supervisors.remove(pid)
+    if not os.path.exists(exit_path(launch.folder, launch.rank)):
+        return True
+    return _has_other_children(supervisors)
+
+
+def _has_other_children(known: List[int]) -> bool:
+    return any(pid not in known for pid in processes.children(os.getpid()))

@@ -1,0 +1,426 @@
+"""One per node and attempt: waits for GPUs, starts the shims, watches, stops, and seals the record.
+
+It may die at any moment. A shim then forks another, which finds everything on the disk: tasks by pid, start time
+and boot id, exits by their records, history in the event stream. Where no shim lives, a launcher's next command
+starts one the same way (``adopt``). The lock on supervisor.lock decides who is the one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
+
+from mllaunch_agent import __version__, diskguard, finishing, node, outcome, protocol, queueing, shim, system, watchdog
+from mllaunch_agent.environment import task_environment
+from mllaunch_agent.family import Family, is_running, make_cgroup
+from mllaunch_agent.follower import Follower
+from mllaunch_agent.leases import Lease
+from mllaunch_agent.outcome import Cause, OomCounter
+from mllaunch_agent.probes import processes
+from mllaunch_agent.stopping import Stopping
+from mllaunch_agent.streams import EventLog
+from mllaunch_agent.watching import Watcher
+
+_TICK_S = 0.1
+_SHIM_RESTARTS = 3
+_UNSEEN_EXIT_S = 3.0  # after the task and its shim are both gone, how long the exit record may still be under way
+
+
+class Supervisor:
+    def __init__(self, spec: protocol.TaskSpec, lock: int, lease: Optional[Lease] = None) -> None:
+        self.spec = spec
+        self.folder = spec["folder"]
+        self.lock = lock
+        self.lease = lease
+        self.events = EventLog(self.folder)
+        self.follower = Follower(self.folder, node.make_masker(spec["secrets"]))
+        self.family = Family(spec["run_id"], spec["attempt"], None)
+        self.guard = diskguard.DiskGuard(
+            self.folder, [place["rank"] for place in spec["tasks"]], self.follower, self.events
+        )
+        self.watcher: Optional[Watcher] = None
+        self.stopping: Optional[Stopping] = None
+        self.exits: Dict[int, protocol.ExitRecord] = {}
+        self.ooms = OomCounter()
+        self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
+        self._shim_restarts = 0
+        self._tasks: Dict[int, protocol.TaskRecord] = {}
+        self._gone_since: Dict[int, float] = {}
+        self._thorough = False
+        self._started_s: Optional[float] = None
+        self._wakeup = _wakeup_pipe()
+        system.become_subreaper()
+
+    # --- lives ----------------------------------------------------------------------------------------------
+
+    def first_life(self) -> None:
+        self.events.write(
+            protocol.ATTEMPT_STARTED,
+            node=self.spec["node"],
+            hostname=os.uname().nodename,
+            boot_id=system.boot_id(),
+            pid=os.getpid(),
+            protocol=protocol.PROTOCOL_VERSION,
+            version=__version__,
+        )
+        self.alive = watchdog.open_alive(self.folder)
+        self._begin()
+
+    def later_life(self, alive: Optional[Tuple[int, int]]) -> None:
+        """Take over from a supervisor that died. alive: the FIFO's ends, where a shim handed the reader on."""
+        past = self.events.past
+        self.events.write(
+            protocol.RESTARTED,
+            pid=os.getpid(),
+            cut_bytes=self.events.cut_bytes,
+            last_seen_boot_s=past[-1]["boot_s"] if past else None,
+            same_boot=bool(past) and past[0].get("boot_id") == system.boot_id(),
+        )
+        self._thorough = True
+        self.alive = alive or watchdog.open_alive(self.folder)
+        if self.events.has(protocol.ATTEMPT_ENDED):
+            finishing.finish(self, [e for e in past if e["kind"] == protocol.ATTEMPT_ENDED][-1])
+        elif self.events.has(protocol.WORKDIR_READY):
+            self._watch()
+        else:
+            self._begin()
+
+    # --- phases ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self.lease is None and self.spec["gpus"]:
+            self.lease = queueing.wait(self)
+            if self.lease is None:
+                self._end()
+                return
+        try:
+            self.cwd = finishing.prepare(self)
+        except OSError as e:
+            self._fail_to_start(str(e))
+            return
+        self._start_tasks()
+        self._watch()
+
+    def _fail_to_start(self, why: str) -> None:
+        for place in self.spec["tasks"]:
+            shim.write_exit(self.folder, place["rank"], None, None, error=why)
+        self._end()
+
+    def _start_tasks(self) -> None:
+        cgroup = make_cgroup(self.spec["run_id"], self.spec["attempt"])
+        self.family.cgroup = cgroup
+        self._port = free_port()
+        self.guard.prepare()
+        for place in self.spec["tasks"]:
+            self._fork_shim(place)
+
+    def _fork_shim(self, place: protocol.TaskPlace) -> None:
+        gpus = self.lease.uuids if self.lease else ()
+        launch = shim.Launch(
+            self.folder,
+            place["rank"],
+            self.spec["argv"],
+            self.cwd,
+            task_environment(self.spec, place, gpus, self._port, self.cwd),
+            tuple(self.lease.fds) if self.lease else (),
+            self.family.cgroup,
+        )
+        reader, writer = self.alive
+        close = (self.lock, writer, *self._wakeup, self.events.stream.fileno())
+        pid = os.fork()
+        if pid == 0:
+            shim.run(launch, lambda: revive(self.spec, self.lease, reader), reader, close)
+        self._shims[pid] = place["rank"]
+
+    def _watch(self) -> None:
+        """Until every rank has its exit record."""
+        self.watcher = Watcher(self.spec, self.folder, self.follower, self.lease.uuids if self.lease else ())
+        if self._started_s is None:
+            self._started_s = self._first_event_s()
+        while True:
+            self._notice_tasks()
+            self._notice_exits()
+            self.tick()
+            if len(self.exits) == len(self.spec["tasks"]):
+                break
+            self.sleep(_TICK_S)
+        self._end()
+
+    def _end(self) -> None:
+        """The tasks are over (or never began): say how, then put the record in order."""
+        self._notice_exits()
+        self._end_leftovers()
+        system.write_atomic(os.path.join(self.folder, "ended"), b"")
+        cause = self.stopping.cause if self.stopping else None
+        result = outcome.decide(list(self.exits.values()), cause, self.spec["node"], self.ooms.ranks)
+        ended = {"state": result.state, "exit_code": result.exit_code, "reason": result.reason}
+        self.events.write(protocol.ATTEMPT_ENDED, **ended)
+        finishing.finish(self, ended)
+
+    # --- the loop's parts -----------------------------------------------------------------------------------
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until a child ends."""
+        reader = self._wakeup[0]
+        if select.select([reader], [], [], seconds)[0]:
+            os.read(reader, 4096)
+        self._reap()
+
+    def tick(self) -> None:
+        """What is due every tenth of a second."""
+        self.follower.tick()
+        self.guard.tick()
+        if self.watcher:
+            self.watcher.drain(self.events)
+        now_s = system.boot_s()
+        self._heed_requests(now_s)
+        if self.stopping:
+            self.stopping.tick(now_s, self._living_mains(), self.living)
+
+    def _heed_requests(self, now_s: float) -> None:
+        request = node.read_json(os.path.join(self.folder, "stop.json"))
+        if request:
+            if self.stopping is None or self.stopping.cause.kind == "peer":
+                self.events.write(protocol.STOP_REQUESTED, by=request["by"], now=request["now"])
+                self.stop(Cause("stopped", request["by"]), now_s)
+            if request["now"] and self.stopping:
+                self.stopping.hurry(now_s)
+        timeout_s = self.spec["timeout_s"]
+        if timeout_s is not None and self._started_s is not None and not self.stopping:
+            if now_s - self._started_s > timeout_s:
+                self.events.write(protocol.TIMED_OUT, timeout_s=timeout_s)
+                self.stop(Cause("timeout", "%g s" % timeout_s), now_s)
+
+    def stop(self, cause: Cause, now_s: float) -> None:
+        self.stopping = Stopping(cause, self.spec["grace_s"], now_s)
+
+    def _notice_tasks(self) -> None:
+        for place in self.spec["tasks"]:
+            rank = place["rank"]
+            if rank in self._tasks:
+                continue
+            record = node.read_json(shim.task_path(self.folder, rank))
+            if record:
+                self._tasks[rank] = record
+                if not any(e["kind"] == protocol.TASK_STARTED and e["rank"] == rank for e in self.events.past):
+                    self.events.write(protocol.TASK_STARTED, rank=rank, pid=record["pid"])
+                if self.watcher:
+                    self.watcher.add_task(record["pid"])
+
+    def _notice_exits(self) -> None:
+        for place in self.spec["tasks"]:
+            rank = place["rank"]
+            if rank in self.exits:
+                continue
+            record: Optional[protocol.ExitRecord] = node.read_json(shim.exit_path(self.folder, rank))
+            if record is None:
+                self._look_for_unseen_exit(rank)
+                continue
+            self.exits[rank] = record
+            oom = self.ooms.check(rank, record)
+            if not any(e["kind"] == protocol.TASK_EXITED and e["rank"] == rank for e in self.events.past):
+                self.events.write(protocol.TASK_EXITED, out_of_memory=oom, **record)
+            if outcome.exit_code(record) != 0 and not self.stopping and len(self.exits) < len(self.spec["tasks"]):
+                self.stop(Cause("peer", "rank %d" % rank), system.boot_s())
+
+    def _look_for_unseen_exit(self, rank: int) -> None:
+        """A task that ended while neither shim nor supervisor lived has an unknown exit, and only then."""
+        record = self._tasks.get(rank)
+        if record is None:
+            if self._thorough and rank not in self._shims.values():
+                self._start_unstarted(rank)
+            return
+        same_boot = record["boot_id"] == system.boot_id()
+        if same_boot and (
+            processes.is_same(record["pid"], record["start_ticks"])
+            or processes.is_same(record["shim_pid"], record["shim_start_ticks"])
+            or is_running(record["pid"]) and record["pid"] in processes.children(os.getpid())
+        ):
+            self._gone_since.pop(rank, None)
+            return
+        since = self._gone_since.setdefault(rank, system.boot_s())
+        if system.boot_s() - since > _UNSEEN_EXIT_S or not same_boot:
+            shim.write_exit(self.folder, rank, None, None)
+
+    def _start_unstarted(self, rank: int) -> None:
+        """The supervisor before us died between making the work folder and starting this rank."""
+        since = self._gone_since.setdefault(rank, system.boot_s())
+        if system.boot_s() - since < 1.0:
+            return  # a shim may be about to start it
+        if self.spec["gpus"] and not self.lease:
+            shim.write_exit(self.folder, rank, None, None, error="the agent was killed while it started the tasks")
+            return
+        self.cwd = finishing.work_path(self.spec)
+        self._port = free_port()
+        for place in self.spec["tasks"]:
+            if place["rank"] == rank:
+                self._fork_shim(place)
+
+    def _reap(self) -> None:
+        """Collect our own children by name; any other child (a probe's interpreter) belongs to who started it."""
+        self._notice_tasks()
+        tasks = {record["pid"]: rank for rank, record in self._tasks.items() if rank not in self.exits}
+        for pid in [*tasks, *self._shims]:
+            try:
+                ended, status, usage = os.wait4(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue  # the task's shim lives, and is the one to collect it
+            if ended and pid in tasks:
+                # Its shim died, and the kernel gave the task to us.
+                shim.write_exit(
+                    self.folder,
+                    tasks[pid],
+                    status,
+                    "supervisor",
+                    cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
+                    max_rss_bytes=usage.ru_maxrss * 1024,
+                )
+            elif ended:
+                self._shim_died(self._shims.pop(pid))
+
+    def _shim_died(self, rank: int) -> None:
+        if os.path.exists(shim.exit_path(self.folder, rank)):
+            return
+        self._thorough = True
+        if os.path.exists(shim.task_path(self.folder, rank)):
+            return  # the task lives on as our child
+        self._shim_restarts += 1
+        if self._shim_restarts <= _SHIM_RESTARTS and not self.stopping:
+            self._fork_shim([p for p in self.spec["tasks"] if p["rank"] == rank][0])
+        else:
+            shim.write_exit(self.folder, rank, None, None, error="the process that starts it was killed")
+
+    # --- processes ------------------------------------------------------------------------------------------
+
+    def _living_mains(self) -> List[int]:
+        return [r["pid"] for r in self._tasks.values() if processes.is_same(r["pid"], r["start_ticks"])]
+
+    def living(self) -> List[int]:
+        """Every living process of the tasks."""
+        guardians = [r["shim_pid"] for r in self._tasks.values() if processes.is_same(r["shim_pid"], r["shim_start_ticks"])]
+        return self.family.living(self._living_mains(), guardians, self._thorough)
+
+    def _end_leftovers(self) -> None:
+        """Processes that outlived their main process get the grace period to end by themselves, then no more."""
+        left = self.living()
+        if not left:
+            return
+        self.events.write(protocol.LEFTOVERS, processes=finishing.describe(left, self.spec["secrets"]))
+        now_s = system.boot_s()
+        deadline_s = now_s if self.stopping else now_s + self.spec["grace_s"]
+        ending: Optional[Stopping] = None
+        while self.living():
+            now_s = system.boot_s()
+            self._heed_requests(now_s)
+            if ending is None and (now_s >= deadline_s or self.stopping):
+                ending = Stopping(Cause("leftover", ""), min(5.0, self.spec["grace_s"]), now_s)
+            if ending:
+                if self.stopping:
+                    self.stopping.tick(now_s, (), self.living)
+                ending.tick(now_s, (), self.living)
+            self.follower.tick()
+            self.guard.tick()
+            self.sleep(_TICK_S)
+
+    def dismiss_shims(self) -> None:
+        """Shims have nothing left to do; one that still adopts another run's agent would linger."""
+        for record in self._tasks.values():
+            if processes.is_same(record["shim_pid"], record["shim_start_ticks"]):
+                os.kill(record["shim_pid"], signal.SIGKILL)
+
+    def _first_event_s(self) -> float:
+        for event in self.events.past:
+            if event["kind"] == protocol.TASK_STARTED:
+                return float(event["boot_s"])
+        return system.boot_s()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now. Another may take it before the tasks do: the usual practice."""
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("", 0))
+        port: int = s.getsockname()[1]
+    return port
+
+
+def _wakeup_pipe() -> Tuple[int, int]:
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader, writer
+
+
+def supervise(spec: protocol.TaskSpec, acknowledge: bool) -> NoReturn:
+    """Run a new attempt to its end. Prints ``ok`` once the attempt needs nobody any more."""
+    folder = spec["folder"]
+    os.makedirs(os.path.join(folder, "streams"), mode=0o700, exist_ok=True)
+    lock = system.try_lock(node.lock_path(folder))
+    taken = lock is None or any(os.path.exists(os.path.join(folder, n)) for n in ("fenced", "seal.json"))
+    if taken or lock is None:
+        os._exit(0)
+    system.write_atomic(os.path.join(folder, "spec.json"), json.dumps(spec).encode())
+    if acknowledge:
+        sys.stdout.write("ok\n")
+        sys.stdout.flush()
+    detach(folder)
+    _live(lambda: Supervisor(spec, lock).first_life())
+
+
+def adopt(folder: str) -> NoReturn:
+    """Look after an attempt whose supervisor and shims are all gone."""
+    spec = node.AttemptFolder(folder).spec()
+    lock = system.try_lock(node.lock_path(folder)) if spec else None
+    if spec is None or lock is None or os.path.exists(os.path.join(folder, "seal.json")):
+        os._exit(0)
+    detach(folder)
+    if os.path.exists(os.path.join(folder, "streams", protocol.EVENTS)):
+        _live(lambda: Supervisor(spec, lock).later_life(None))
+    _live(lambda: Supervisor(spec, lock).first_life())
+
+
+def revive(spec: protocol.TaskSpec, lease: Optional[Lease], alive_reader: int) -> None:
+    """In a fork of a shim: become the supervisor, unless another shim's fork was first."""
+    os.setsid()
+    lock = system.try_lock(node.lock_path(spec["folder"]))
+    if lock is None or os.path.exists(os.path.join(spec["folder"], "seal.json")):
+        os._exit(0)
+    alive = (alive_reader, watchdog.hold_alive(spec["folder"]))
+    _live(lambda: Supervisor(spec, lock, lease).later_life(alive))
+
+
+def detach(folder: str) -> None:
+    """Cut every tie to whoever started us; what the agent has to say goes to its own stream."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    path = os.path.join(folder, "streams", protocol.AGENT)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(null)
+    os.close(log)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _live(life: Any) -> NoReturn:
+    """Run one life to its end. An error of ours is written down and ends this life alone: a shim brings the next."""
+    status = 0
+    try:
+        life()
+    except BaseException:
+        import traceback
+
+        status = 1
+        try:
+            traceback.print_exc()
+            sys.stderr.flush()
+        except OSError:
+            pass  # nowhere left to write
+    finally:
+        os._exit(status)

@@ -1,0 +1,124 @@
+"""What is observed beside the tasks, in threads of low priority: telemetry, facts, digests, data.
+
+Threads hand events to the main loop (drain), the only one that writes the event stream. A driver that hangs
+hangs a thread, never the loop. Nothing here starts before the tasks have, so nothing here delays them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Sequence, Tuple
+
+from mllaunch_agent import protocol, system
+from mllaunch_agent.environment import AGENT_MARK
+from mllaunch_agent.follower import Follower
+from mllaunch_agent.streams import EventLog, Stream
+
+_SAMPLE_S = 1.0
+_FACTS_DELAY_S = 0.3  # the task's own start has the processor first
+_NICE = 10
+
+
+class Watcher:
+    def __init__(self, spec: protocol.TaskSpec, folder: str, follower: Follower, gpus: Sequence[str]) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._follower = follower
+        self._gpus = list(gpus)
+        self._pids: List[int] = []
+        self._inbox: Deque[Tuple[str, Dict[str, Any]]] = deque()
+        self._ending = threading.Event()
+        self._usage: Dict[str, Any] = {}
+        self._started_s = system.boot_s()
+        self._threads = [self._start(work) for work in (self._sample, self._collect_facts, self._fingerprint)]
+
+    def add_task(self, pid: int) -> None:
+        """Take a task's process tree into the telemetry."""
+        self._pids.append(pid)
+
+    def drain(self, events: EventLog) -> None:
+        """Write what the threads have found. Called by the main loop."""
+        while self._inbox:
+            kind, fields = self._inbox.popleft()
+            events.write(kind, **fields)
+
+    def finish(self, events: EventLog, patience_s: float) -> None:
+        """The tasks are over: last sample, usage, and whatever facts are still on their way, within limits."""
+        self._ending.set()
+        deadline_s = time.monotonic() + patience_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+            if thread.is_alive():
+                self._say(protocol.NOT_CAPTURED, what=thread.name, why="gave no answer within %g s" % patience_s)
+        self.drain(events)
+        if self._usage:
+            wall_s = round(system.boot_s() - self._started_s, 3)
+            events.write(protocol.USAGE, wall_s=wall_s, **self._usage)
+
+    def _say(self, kind: str, **fields: Any) -> None:
+        self._inbox.append((kind, fields))
+
+    def _start(self, work: Callable[[], None]) -> threading.Thread:
+        name = work.__name__.strip("_").replace("_", " ")
+
+        def guarded() -> None:
+            try:
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+                work()
+            except Exception as e:
+                traceback.print_exc()
+                self._say(protocol.NOT_CAPTURED, what=name, why="%s: %s" % (type(e).__name__, e))
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _sample(self) -> None:
+        from mllaunch_agent.probes.sampler import Sampler
+
+        sampler = Sampler(self._pids, self._gpus, self._spec["import_path"])
+        stream = Stream(self._folder, protocol.SAMPLES)
+        stream.write(sampler.header().encode() + b"\n")
+        while True:
+            ending = self._ending.is_set()
+            stream.write(sampler.sample(system.boot_s()).encode() + b"\n")
+            for missing in sampler.not_captured():
+                self._say(protocol.NOT_CAPTURED, **missing)
+            self._usage = sampler.usage()
+            if ending:
+                break
+            self._follower.digest()
+            self._ending.wait(_SAMPLE_S)
+        stream.close()
+
+    def _collect_facts(self) -> None:
+        from mllaunch_agent.probes import host, python
+        from mllaunch_agent.variables import variables
+
+        self._ending.wait(_FACTS_DELAY_S)
+        facts, missing = host.facts(self._spec["import_path"])
+        recorded, redacted = variables(self._spec["environment"], self._spec["named"])
+        self._say(protocol.HOST, facts=facts, variables=recorded, redacted=redacted)
+        for entry in missing:
+            self._say(protocol.NOT_CAPTURED, **entry)
+        if self._spec["python"]:
+            environment = dict(self._spec["environment"])
+            environment[AGENT_MARK] = "1"  # a probe of ours, not a process of the task
+            facts, missing = python.facts(self._spec["python"], environment)
+            if facts:
+                self._say(protocol.PYTHON, facts=facts)
+            for entry in missing:
+                self._say(protocol.NOT_CAPTURED, **entry)
+
+    def _fingerprint(self) -> None:
+        from mllaunch_agent import dataset
+
+        for kind, fields in dataset.fingerprint(self._spec, self._folder):
+            self._say(kind, **fields)
+        self._ending.wait()
+        for kind, fields in dataset.recheck(self._spec, self._folder):
+            self._say(kind, **fields)

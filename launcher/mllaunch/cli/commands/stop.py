@@ -1,0 +1,41 @@
+"""mllaunch stop"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import click
+
+_CONFIRM_S = 3.0  # a program that ends on SIGTERM has done so by then; another has its grace period
+
+
+@click.command()
+@click.argument("run")
+@click.option("--now", is_flag=True, help="SIGKILL at once, without the grace period.")
+def command(run: str, now: bool) -> int:
+    """End a run: SIGTERM, 30 seconds of grace, then SIGKILL for everything that it started."""
+    from mllaunch.domain.render import escape
+    from mllaunch.errors import MllaunchError
+    from mllaunch.ports import AttemptRef
+    from mllaunch.wiring import App
+
+    app = App(os.environ, os.getcwd())
+    found, status = app.log.get(run)
+    status = app.collector.collect(found, status)
+    if status.state.is_final:
+        raise MllaunchError("ended", f"{found.name} has ended already: {status.state.value}")
+    request = {"by": app.user, "at": app.clock.now(), "now": now}
+    app.scheduler.stop(AttemptRef(found.id, status.attempt), request)  # type: ignore[arg-type]
+    app.follow_detached()
+    deadline = time.monotonic() + _CONFIRM_S
+    while not status.state.is_final and time.monotonic() < deadline:
+        time.sleep(0.05)
+        status = app.collector.collect(found, status)
+    if status.state.is_final:
+        sys.stderr.write(f"{found.name} {status.state.value}\n")
+    else:
+        who = escape(found.name)
+        sys.stderr.write(f"{who} was asked to stop and has 30 s to end; at once: mllaunch stop {who} --now\n")
+    return 0

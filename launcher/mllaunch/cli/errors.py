@@ -1,0 +1,87 @@
+"""How failures look on the terminal, and the exit code each leads to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mllaunch.errors import MllaunchError
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Run a command; its exit code. Every failure is printed on stderr, without a traceback unless asked for."""
+    import click
+
+    from mllaunch.errors import MllaunchError
+
+    try:
+        result = command()
+    except MllaunchError as e:
+        _debug()
+        print_error(e)
+        return e.exit_code
+    except click.exceptions.Exit as e:
+        return e.exit_code
+    except click.UsageError as e:
+        _usage(e)
+        return 2
+    except click.ClickException as e:
+        _line(f"error[usage]: {e.format_message()}")
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        _line("")
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone: nothing more to say to it, nor at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:
+        _debug()
+        _line(f"error[internal]: mllaunch itself failed: {type(e).__name__}: {_safe(str(e))}")
+        _line("hint: run it again with --debug before the command for the traceback, and report it")
+        return 125
+    return result if isinstance(result, int) else 0
+
+
+def print_error(error: MllaunchError) -> None:
+    """``error[code]: cause``, the evidence, the hint."""
+    from mllaunch.cli import colours
+
+    _line(colours.red(f"error[{error.code}]:", sys.stderr) + f" {_safe(error.message)}")
+    for line in error.evidence:
+        _line(f"  {_safe(line)}")
+    if error.hint:
+        _line(f"hint: {_safe(error.hint)}")
+
+
+def _usage(error: object) -> None:
+    import click
+
+    assert isinstance(error, click.UsageError)
+    _line(f"error[usage]: {_safe(error.format_message())}")
+    if error.ctx is not None:
+        _line(f"hint: {error.ctx.command_path} --help")
+
+
+def _debug() -> None:
+    if os.environ.get("MLLAUNCH_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _safe(text: str) -> str:
+    """Text that may hold anything (file names, other programs' messages) without control over the terminal."""
+    from mllaunch.domain.render import escape
+
+    return escape(text)
+
+
+def _line(text: str) -> None:
+    try:
+        sys.stderr.write(text + "\n")
+    except UnicodeEncodeError:
+        sys.stderr.write(text.encode("ascii", "backslashreplace").decode() + "\n")

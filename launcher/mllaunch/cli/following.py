@@ -1,0 +1,150 @@
+"""Follow a run on the terminal: what it prints as it prints it, and how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from mllaunch.cli import colours, terminal
+from mllaunch.domain.render import Renderer, escape
+from mllaunch.ports import StreamRef
+
+if TYPE_CHECKING:
+    from mllaunch.domain.run import Run, RunStatus
+    from mllaunch.wiring import App
+
+_POLL_S = 0.03
+_CHUNK = 1 << 20
+
+
+def follow_run(app: App, run_id: str, *, show: bool) -> int:
+    """Wait for the run's end and return its exit code (1 if nobody could read it). Ctrl-C detaches: 130."""
+    run, status = app.log.get(run_id)
+    screen = Screen(app, run) if show else None
+    try:
+        while True:
+            status = app.collector.collect(run, status, events_only=not show)
+            if screen:
+                screen.update(status.attempt)
+            if status.state.is_final:
+                break
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        if screen:
+            screen.close()
+        sys.stderr.write(
+            f"\nDetached; {run.name} goes on.   follow: mllaunch logs -f {run.name}   end: mllaunch stop {run.name}\n"
+        )
+        return 130
+    if screen:
+        screen.close()
+    say_end(app, run, status)
+    return 1 if status.exit_code is None else status.exit_code
+
+
+def say_end(app: App, run: Run, status: RunStatus) -> None:
+    """One line on stderr about how the run ended, and what may help."""
+    from mllaunch.usecases.explain import hints
+
+    took = _took(status.started_at, status.ended_at)
+    if status.state.value == "succeeded":
+        mark = colours.green("✓", sys.stderr)
+        sys.stderr.write(f"{mark} {run.name} succeeded{took}\n")
+        return
+    why = f": {escape(status.reason.message)}" if status.reason else ""
+    where = ""
+    if status.reason and status.reason.rank is not None and run.spec.resources.tasks_per_node > 1:
+        where = f" (rank {status.reason.rank} on {escape(status.reason.node or '?')})"
+    sys.stderr.write(f"{colours.red('✗', sys.stderr)} {run.name} {status.state.value}{why}{where}{took}\n")
+    for hint in hints(app.blobs, app.log, run, status):
+        sys.stderr.write(f"hint: {escape(hint)}\n")
+
+
+def _took(started_at: str | None, ended_at: str | None) -> str:
+    from mllaunch.cli import times
+
+    seconds = times.seconds_between(started_at, ended_at)
+    return "" if seconds is None else f" after {times.duration(seconds)}"
+
+
+class Screen:
+    """Shows the output of a run's newest attempt: stdout on stdout, stderr on stderr."""
+
+    def __init__(self, app: App, run: Run) -> None:
+        self._app = app
+        self._run = run
+        self._attempt = 0
+        self._panes: list[_Pane] = []
+
+    def update(self, attempt: int) -> None:
+        """Show what the run log has gained."""
+        if attempt != self._attempt:
+            self.close()
+            if attempt > 1:
+                sys.stderr.write(f"--- attempt {attempt}\n")
+            self._attempt = attempt
+            self._panes = self._make_panes(attempt)
+        for pane in self._panes:
+            pane.update()
+
+    def close(self) -> None:
+        for pane in self._panes:
+            pane.close()
+        self._panes = []
+
+    def _make_panes(self, attempt: int) -> list[_Pane]:
+        ranks = self._run.spec.resources.tasks_per_node
+        panes = []
+        for rank in range(ranks):
+            prefix = f"[{rank}] " if ranks > 1 else ""
+            for name, file in ((f"stdout.{rank}", sys.stdout), (f"stderr.{rank}", sys.stderr)):
+                ref = StreamRef(self._run.id, attempt, self._app.node, name)
+                panes.append(_Pane(self._app, ref, file, prefix))
+        return panes
+
+
+class _Pane:
+    """One stream on one file. On a terminal the line that is not finished yet (a progress bar) is shown, too."""
+
+    def __init__(self, app: App, ref: StreamRef, file: TextIO, prefix: str) -> None:
+        self._app = app
+        self._ref = ref
+        self._file = file
+        self._prefix = prefix
+        self._offset = 0
+        self._live = terminal.is_terminal(file)
+        self._renderer = Renderer(colours=terminal.wants_colour(file, app.environ))
+        self._partial = ""
+        self._at_start = True
+
+    def update(self) -> None:
+        while data := self._app.blobs.read(self._ref, self._offset, _CHUNK):
+            self._offset += len(data)
+            self._erase()
+            for text in self._renderer.feed(data):
+                self._write(text)
+        if self._live and (partial := self._renderer.partial()) != self._partial:
+            self._erase()
+            self._file.write(self._prefix + partial)
+            self._partial = partial
+        self._file.flush()
+
+    def close(self) -> None:
+        self.update()
+        self._erase()
+        rest = self._renderer.finish()
+        if rest:
+            self._write(rest)
+            if self._live:
+                self._file.write("\n")
+        self._file.flush()
+
+    def _write(self, text: str) -> None:
+        self._file.write((self._prefix if self._at_start else "") + text)
+        self._at_start = text.endswith("\n")
+
+    def _erase(self) -> None:
+        if self._partial:
+            self._file.write("\r\x1b[K")
+            self._partial = ""

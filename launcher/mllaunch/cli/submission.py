@@ -1,0 +1,265 @@
+"""What `submit` and `run` share: their options, and the way from the command line to a started run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mllaunch.errors import UsageError
+
+if TYPE_CHECKING:
+    from mllaunch.config import Config
+    from mllaunch.domain.run import Run
+    from mllaunch.domain.snapshot import Snapshot
+    from mllaunch.usecases.plan import Plan
+    from mllaunch.wiring import App
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--gpus", metavar="N", help="GPUs per node; more than the machine has is refused."),
+    click.option("--nodes", metavar="N", help="Nodes."),
+    click.option("--procs-per-node", metavar="N|auto", help="Tasks per node; auto: one per GPU."),
+    click.option("--cpus", metavar="N", help="CPUs per node."),
+    click.option("--memory", metavar="SIZE", help="Memory per node, such as 16GiB."),
+    click.option("--backend", metavar="NAME", help="Where it runs: local."),
+    click.option("--runtime", metavar="NAME", help="How it runs: process."),
+    click.option("--python", metavar="PATH", help="Interpreter of the script; default: the one on PATH."),
+    click.option("--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Record, or set, a variable."),
+    click.option(
+        "--data", multiple=True, metavar="PATH", help="Data outside the commit; linked and fingerprinted."
+    ),
+    click.option("--output", metavar="DIR", help="Where the script writes; MLLAUNCH_OUTPUT_DIR."),
+    click.option("--name", metavar="NAME", help="A name of your choice."),
+    click.option("--note", metavar="TEXT", help="A note."),
+    click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated."),
+    click.option("--project", metavar="NAME", help="Project; default: the repository's folder name."),
+    click.option("--allow-dirty", is_flag=True, help="Run uncommitted changes, as a commit of their own."),
+    click.option("--in-place", is_flag=True, help="Run in the working tree itself: later edits will show."),
+    click.option(
+        "--max-retries", type=click.IntRange(0, 1000), default=0, metavar="N", help="Further attempts."
+    ),
+    click.option("--timeout", metavar="TIME", help="Stop it after, such as 4h or 90s."),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+)
+
+
+class SubmitCommand(click.Command):
+    """Options end at the script; everything after it is the script's. A ``--`` before it makes it a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = list(args)
+        rest = super().parse_args(ctx, args)
+        words = ctx.params.get("words") or ()
+        before = len(typed) - len(words) - 1
+        ctx.params["is_command"] = before >= 0 and typed[before] == "--"
+        return rest
+
+
+def options(function: F) -> F:
+    """Declare what can be asked of a submission."""
+    decorated: Any = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT.py [ARGS]...")(
+        function
+    )
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    result: F = decorated
+    return result
+
+
+def submit(app: App, early: Any, asked: dict[str, Any]) -> Run | None:
+    """From the command line to a started run; None after --dry-run."""
+    from mllaunch.capture import snapshot as snapshots
+    from mllaunch.capture import trees
+    from mllaunch.usecases import submit as usecase
+
+    snapshot, config, plan = _prepare(app, early, asked)
+    app.scheduler.check(plan.job.resources)
+    run = usecase.make_run(plan.job, snapshot, _submitter(app), app.environ, app.ids, app.clock)
+    if asked["name"]:
+        run = run._replace(name=_valid_name(asked["name"]))
+    if asked["dry_run"]:
+        _say_dry_run(run, plan, asked["as_json"])
+        return None
+    say = _Progress(asked["as_json"])
+    say.code(snapshot, plan.job.in_place)
+    tree = None if plan.job.in_place else trees.ensure(app.trees, snapshot)
+    run = usecase.add(app.log, run, app.ids, asked["name"])
+    attempt = usecase.attempt(run)
+    with app.scheduler.submitting(attempt):
+        place = usecase.Place(app.node, app.scheduler.folder(attempt), app.lease_dir, app.import_path)
+        spec = usecase.task_spec(run, plan.job, tree, place, app.environ, plan.python)
+        usecase.start(app.log, app.scheduler, run, spec)
+    app.follow_detached()
+    snapshots.pin(snapshot)
+    say.started(run, app.node)
+    return run
+
+
+def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Config, Plan]:
+    """Configuration, code and plan; raises before anything is written."""
+    from mllaunch.capture import snapshot as snapshots
+    from mllaunch.usecases.plan import Look, plan
+
+    pending = early.pending() if early else snapshots.begin(app.cwd)
+    found = pending.inspection.finish()
+    config = app.config(found.root, _flags(asked))
+    request = _request(asked, config)
+    # The script's name first: a typing error there is no reason to hear about uncommitted files.
+    planned = plan(request, found.root, app.cwd, app.environ, Look(os.path.lexists, app.which))
+    allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"
+    snapshot = snapshots.decide(found, allow_dirty=allow_dirty, now=app.clock.now())
+    return snapshot, config, planned
+
+
+def _flags(asked: dict[str, Any]) -> dict[str, object]:
+    """Flags in the configuration's own words; what was not given is left out."""
+    names = {
+        "project": "project",
+        "backend": "backend",
+        "runtime": "runtime",
+        "python": "python",
+        "output": "output",
+        "resources.gpus": "gpus",
+        "resources.cpus": "cpus",
+        "resources.memory": "memory",
+        "resources.nodes": "nodes",
+        "resources.procs_per_node": "procs_per_node",
+    }
+    flags: dict[str, object] = {
+        key: asked[option] for key, option in names.items() if asked[option] is not None
+    }
+    for key in ("env", "data"):
+        if asked[key]:
+            flags[key] = list(asked[key])
+    return flags
+
+
+def _request(asked: dict[str, Any], config: Config) -> Any:
+    from mllaunch.config.units import parse_duration
+    from mllaunch.domain.job import Resources
+    from mllaunch.usecases.plan import Request
+
+    _only_here(config)
+    try:
+        timeout_s = parse_duration(asked["timeout"]) if asked["timeout"] else None
+    except ValueError as e:
+        raise UsageError("timeout", f"--timeout {asked['timeout']}: {e}") from e
+    wanted = config.resources
+    return Request(
+        words=tuple(asked["words"]),
+        is_command=asked["is_command"],
+        resources=Resources(
+            wanted.gpus, wanted.cpus, wanted.memory_bytes, wanted.nodes, wanted.procs_per_node
+        ),
+        project=config.project,
+        backend=config.backend,
+        runtime="process",
+        in_place=asked["in_place"],
+        python=config.python,
+        environment=tuple(config.env),
+        data=tuple(config.data),
+        output=config.output,
+        note=asked["note"],
+        tags=tuple(asked["tags"]),
+        max_retries=asked["max_retries"],
+        timeout_s=timeout_s,
+    )
+
+
+def _only_here(config: Config) -> None:
+    """What is accepted by the configuration's format but not yet by this version."""
+    if config.backend != "local":
+        raise UsageError(
+            "backend", f"backend {config.backend} is not in this version", hint="--backend local"
+        )
+    if config.runtime == "docker":
+        raise UsageError("runtime", "runtime docker is not in this version", hint="--runtime process")
+
+
+def _submitter(app: App) -> Any:
+    from mllaunch.usecases.submit import Submitter
+
+    return Submitter(app.user, os.uname().nodename)
+
+
+def _valid_name(name: str) -> str:
+    import re
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+        raise UsageError(
+            "name",
+            f"{name[:80]!r} cannot name a run",
+            hint="up to 63 small letters, digits, '.', '_' and '-', beginning with a letter or digit",
+        )
+    return name
+
+
+class _Progress:
+    """The lines that a submission prints on stderr; none with --json."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def code(self, snapshot: Snapshot, in_place: bool) -> None:
+        how = f"{len(snapshot.uncommitted)} uncommitted files, as a commit" if snapshot.dirty else "clean"
+        branch = snapshot.branch or "detached HEAD"
+        self._ok("code", f"{snapshot.commit[:7]} {branch} ({how})" + (", run in place" if in_place else ""))
+
+    def started(self, run: Run, node: str) -> None:
+        gpus = run.spec.resources.gpus
+        what = f"{gpus} GPU{'s' if gpus != 1 else ''}, when they are free" if gpus else "no GPU"
+        self._ok("placed", f"{node} via {run.spec.backend} ({what})")
+
+    def _ok(self, what: str, text: str) -> None:
+        if self._quiet:
+            return
+        from mllaunch.cli import colours
+        from mllaunch.domain.render import escape
+
+        sys.stderr.write(f"{colours.green('✓', sys.stderr)} {what:<6} {escape(text)}\n")
+
+
+def _say_dry_run(run: Run, plan: Plan, as_json: bool) -> None:
+    import json
+
+    document = {
+        "job": run.spec._asdict() | {"resources": run.spec.resources._asdict()},
+        "snapshot": {"commit": run.snapshot.commit, "tree": run.snapshot.tree, "dirty": run.snapshot.dirty},
+        "image": None,
+        "placement": [
+            {"node": run.submitted_by_host, "ranks": list(range(plan.job.resources.tasks_per_node))}
+        ],
+    }
+    if as_json:
+        print(json.dumps(document))
+        return
+    import shlex
+
+    print(f"would run   {shlex.join(run.spec.argv)}")
+    print(
+        f"in          a checkout of {run.snapshot.commit[:12]}"
+        + (f", folder {run.spec.workdir}" if run.spec.workdir else "")
+    )
+    print(
+        f"on          {run.submitted_by_host} via {run.spec.backend}, {plan.job.resources.tasks_per_node} task(s), {plan.job.resources.gpus} GPU(s)"
+    )
+    for path in run.spec.data:
+        print(f"with data   {path}")
+
+
+def document(run: Run, node: str) -> dict[str, Any]:
+    """What `submit --json` prints."""
+    ranks = list(range(run.spec.resources.tasks_per_node))
+    placement = None if run.spec.resources.gpus else [{"node": node, "ranks": ranks, "gpus": []}]
+    return {
+        "run": {"id": run.id, "name": run.name, "state": "queued"},
+        "snapshot": {"commit": run.snapshot.commit, "dirty": run.snapshot.dirty},
+        "image": None,
+        "placement": placement,
+    }

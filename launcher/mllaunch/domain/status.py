@@ -1,0 +1,67 @@
+"""Where a run stands, from the views of its attempts; pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mllaunch.domain.run import RunStatus
+from mllaunch.domain.state import Reason, State
+
+
+def run_status(max_retries: int, views: dict[tuple[int, str], dict[str, Any]]) -> RunStatus:
+    """The run's status after the newest attempt. views: by (attempt, node), at least one.
+
+    While retries are left, an attempt that failed and may go otherwise leaves the run queued for the next.
+    """
+    number = max(attempt for attempt, _ in views)
+    nodes = [view for (attempt, _), view in sorted(views.items()) if attempt == number]
+    first = min((view["started_at"] for view in views.values() if view["started_at"]), default=None)
+    view = _representative(nodes)
+    state = State(view["state"])
+    reason = Reason(**view["reason"]) if view["reason"] else None
+    if wants_retry(max_retries, number, state, reason):
+        waiting = f"attempt {number + 1} follows: attempt {number} {reason.message}" if reason else None
+        return RunStatus(State.QUEUED, reason, None, number, first, None, waiting)
+    ended = max((v["ended_at"] for v in nodes if v["ended_at"]), default=None) if state.is_final else None
+    seal = _seal([v["seal"]["status"] if v["seal"] else None for v in nodes])
+    return RunStatus(
+        state, reason, view["exit_code"], number, first, ended, waiting_words(view["waiting"]), seal
+    )
+
+
+def _seal(seals: list[str | None]) -> str | None:
+    """The attempt's seal: complete only if every node's is; None while one is missing."""
+    if None in seals:
+        return None
+    return "sealed-complete" if set(seals) == {"sealed-complete"} else "sealed-with-gaps"
+
+
+def wants_retry(max_retries: int, number: int, state: State, reason: Reason | None) -> bool:
+    """Whether attempt ``number``, which ended so, is to be followed by another."""
+    return state is State.FAILED and reason is not None and reason.retryable and number <= max_retries
+
+
+def _representative(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The node whose state is the run's: one that failed first, else the one that is least far."""
+    order = [s.value for s in State]
+    failed = [v for v in nodes if v["state"] == State.FAILED.value]
+    if failed and all(State(v["state"]).is_final for v in nodes):
+        return min(failed, key=lambda v: v["ended_at"] or "")
+    return min(nodes, key=lambda v: order.index(v["state"]))
+
+
+def waiting_words(waiting: dict[str, Any] | None) -> str | None:
+    """Why a run waits and for whom, in a few words."""
+    if not waiting:
+        return None
+    parts = [f"waits for {waiting['wanted']} GPU{'s' if waiting['wanted'] != 1 else ''}"]
+    holders = sorted({f"{h.get('run') or '?'} ({h.get('user') or '?'})" for h in waiting["holders"]})
+    if holders:
+        parts.append("held by " + ", ".join(holders))
+    foreign = sorted({f"pid {f.get('pid')} of {f.get('user') or '?'}" for f in waiting["foreign"]})
+    if foreign:
+        parts.append("used by " + ", ".join(foreign))
+    ahead = [str(a.get("run") or "?") for a in waiting["ahead"]]
+    if ahead:
+        parts.append("behind " + ", ".join(ahead))
+    return "; ".join(parts)

@@ -1,0 +1,121 @@
+"""Runs on this machine: the agent is a detached process, and its files are read where they lie."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mllaunch.domain.job import Resources
+from mllaunch.errors import NotFound, UsageError
+from mllaunch.ports import AttemptRef, NodeFiles
+from mllaunch.schedulers import agent_process
+from mllaunch.schedulers.agent_process import AgentProcess
+from mllaunch_agent.node import AttemptFolder
+from mllaunch_agent.protocol import StopRequest, TaskSpec
+
+
+def import_path() -> list[str]:
+    """Where the agent finds psutil and nvidia-ml-py: our own site-packages."""
+    return [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+
+
+class LocalScheduler:
+    """The Scheduler of this machine.
+
+    home: the folder that holds everything mllaunch keeps for this user. agent: one that was started ahead of time.
+    """
+
+    name = "local"
+
+    def __init__(self, home: str, node: str, agent: AgentProcess | None = None) -> None:
+        self._home = home
+        self._node = node
+        self._agent = agent
+
+    def folder(self, attempt: AttemptRef) -> str:
+        return os.path.join(self._home, "runs", attempt.run_id, str(attempt.number))
+
+    def check(self, resources: Resources) -> None:
+        if resources.nodes > 1:
+            raise UsageError(
+                "nodes",
+                f"--nodes {resources.nodes}: this machine is one node",
+                hint="choose another --backend",
+            )
+        cpus = os.cpu_count() or 1
+        if resources.cpus is not None and resources.cpus > cpus:
+            raise UsageError("cpus", f"--cpus {resources.cpus}: this machine has {cpus}")
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if resources.memory_bytes is not None and resources.memory_bytes > memory_bytes:
+            raise UsageError(
+                "memory",
+                f"--memory {resources.memory_bytes} bytes: this machine has {memory_bytes}",
+            )
+        if resources.gpus:
+            self._check_gpus(resources.gpus)
+
+    def _check_gpus(self, wanted: int) -> None:
+        from mllaunch_agent.node import gpus
+
+        found, problems = gpus(import_path())
+        if wanted > len(found or ()):
+            have = f"{len(found)} GPU{'s' if len(found) != 1 else ''}" if found else "no GPU that can be used"
+            raise UsageError(
+                "gpus",
+                f"--gpus {wanted}: this machine has {have}",
+                evidence=tuple(f"{p['what']}: {p['why']}" for p in problems),
+            )
+
+    @contextmanager
+    def submitting(self, attempt: AttemptRef) -> Iterator[None]:
+        """While a submission is being made, others can see that it still is."""
+        from mllaunch_agent import system
+
+        folder = self.folder(attempt)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        lock = system.try_lock(os.path.join(folder, "submit.lock"))
+        try:
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def start(self, spec: TaskSpec) -> None:
+        agent = self._agent or AgentProcess()
+        self._agent = None
+        agent.give(spec)
+
+    def retry(self, failed: AttemptRef) -> None:
+        """Start the attempt after ``failed`` with the same specification. Harmless when it has started already."""
+        spec = AttemptFolder(self.folder(failed)).spec()
+        if spec is None:
+            raise NotFound("spec", f"nothing is left of attempt {failed.number}", hint="submit it again")
+        following = failed._replace(number=failed.number + 1)
+        folder = self.folder(following)
+        if os.path.exists(os.path.join(folder, "spec.json")):
+            return
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self.start({**spec, "attempt": following.number, "folder": folder})
+
+    def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
+        AttemptFolder(self.folder(attempt)).request_stop(request)
+
+    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
+        folder = self.folder(attempt)
+        if not os.path.isdir(os.path.join(folder, "streams")):
+            return {}
+        return {self._node: AttemptFolder(folder)}
+
+    def revive(self, attempt: AttemptRef) -> None:
+        agent_process.adopt(self.folder(attempt))
+
+    def abandon(self, attempt: AttemptRef) -> bool:
+        """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
+        from mllaunch_agent import system
+
+        folder = self.folder(attempt)
+        if system.is_locked(os.path.join(folder, "submit.lock")):
+            return False
+        return AttemptFolder(folder).fence()

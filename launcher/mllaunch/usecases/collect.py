@@ -1,0 +1,181 @@
+"""Bring what nodes have produced into the run log, and do what follows from it.
+
+Idempotent and safe beside itself: streams are appended by offset, views replaced only if nobody was faster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from mllaunch.domain import view as views
+from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.state import Reason, State
+from mllaunch.domain.status import run_status, wants_retry
+from mllaunch.errors import MllaunchError
+from mllaunch.ports import (
+    AttemptRef,
+    BlobStore,
+    Clock,
+    CodeStore,
+    NodeFiles,
+    RunLog,
+    RunQuery,
+    Scheduler,
+    StreamRef,
+)
+from mllaunch_agent import protocol
+
+_CHUNK_BYTES = 4 << 20
+_READ_BYTES = 1 << 20
+
+
+class Collector(NamedTuple):
+    """The parts that collecting needs. scheduler: the one that started the runs at hand."""
+
+    log: RunLog
+    blobs: BlobStore
+    code: CodeStore
+    scheduler: Scheduler
+    clock: Clock
+
+    def collect(self, run: Run, status: RunStatus, *, events_only: bool = False) -> RunStatus:
+        """Everything that the nodes hold of a run beyond what is stored; the run's new status.
+
+        events_only leaves the output streams for later, which is enough for a listing.
+        """
+        if status.seal is not None:
+            return status
+        if status.state is State.PACKAGING and self.scheduler.abandon(AttemptRef(run.id, 1)):
+            return self._give_up(
+                run, status, "submit_interrupted", "the submitting command was killed before the start"
+            )
+        number = status.attempt
+        while True:
+            attempt = AttemptRef(run.id, number)
+            nodes = self.scheduler.files(attempt)
+            if not nodes and status.state is not State.PACKAGING:
+                return self._give_up(run, status, "folder_lost", "what the node kept of this run is gone")
+            for node, files in nodes.items():
+                self._collect_node(run, attempt, node, files, events_only)
+            _, status = self.log.get(run.id)
+            if not self._retry_is_due(run, status, attempt):
+                return status
+            self.scheduler.retry(attempt)
+            number += 1
+
+    def _collect_node(
+        self, run: Run, attempt: AttemptRef, node: str, files: NodeFiles, events_only: bool
+    ) -> None:
+        view, covered = self.log.view(attempt, node)
+        if view.get("seal"):
+            return
+        seal = files.seal()  # before the lengths, which are then final
+        alive = seal is not None or files.is_alive()
+        for stream, length in files.lengths().items():
+            if stream == protocol.EVENTS or not events_only:
+                self._copy(StreamRef(attempt.run_id, attempt.number, node, stream), files, length)
+        while (
+            self._fold(run, attempt, node, view or views.empty(), covered, None if events_only else seal)
+            is None
+        ):
+            view, covered = self.log.view(attempt, node)
+        if not alive and files.seal() is None:
+            self.scheduler.revive(attempt)
+
+    def _copy(self, ref: StreamRef, files: NodeFiles, length: int) -> None:
+        stored = self.blobs.length(ref)
+        while stored < length:
+            data = files.read(ref.stream, stored, min(_CHUNK_BYTES, length - stored))
+            if not data:
+                return
+            stored = self.blobs.append(ref, stored, data)
+
+    def _fold(
+        self,
+        run: Run,
+        attempt: AttemptRef,
+        node: str,
+        view: views.View,
+        covered: int,
+        seal: protocol.Seal | None,
+    ) -> views.View | None:
+        """Fold the events that the view does not cover; None if somebody else did so meanwhile."""
+        ref = StreamRef(attempt.run_id, attempt.number, node, protocol.EVENTS)
+        data = self.blobs.read(ref, covered, max(0, self.blobs.length(ref) - covered))
+        events, sound = protocol.parse_events(data)
+        for event in events:
+            view = views.fold(view, event)
+        if sound < len(data) and seal:
+            view = views.damaged(view, protocol.EVENTS, covered + sound, len(data) - sound)
+        if seal:
+            self.code.preserve(run.snapshot)  # a sealed run needs the user's repository no more
+            view = {**view, "seal": self._verified(attempt, node, seal)}
+        if not (events or seal):
+            return view
+        everything = {**self.log.views(run.id), (attempt.number, node): view}
+        status = run_status(run.spec.max_retries, everything)
+        if self.log.set_view(attempt, node, view, was=covered, now=covered + sound, status=status):
+            return view
+        return None
+
+    def _verified(self, attempt: AttemptRef, node: str, seal: protocol.Seal) -> dict[str, object]:
+        """The seal as the run log states it: a stream whose bytes are not those that were sealed is a gap."""
+        streams = {}
+        whole = True
+        for name, sealed in seal["streams"].items():
+            ref = StreamRef(attempt.run_id, attempt.number, node, name)
+            stored = self.blobs.length(ref)
+            verified = stored == sealed["size_bytes"] and self._sha256(ref) == sealed["sha256"]
+            # A range that the node gave up may have been collected before; then the digest proves that it is here.
+            gaps = [] if verified else list(sealed["gaps"])
+            if not verified and not gaps:
+                gaps = [
+                    {
+                        "offset": 0,
+                        "size_bytes": sealed["size_bytes"],
+                        "reason": "differs from what was sealed",
+                    }
+                ]
+            streams[name] = {**sealed, "gaps": gaps, "verified": verified}
+            whole = whole and verified
+        status = "sealed-complete" if whole else "sealed-with-gaps"
+        return {"status": status, "at": seal["at"], "streams": streams}
+
+    def _sha256(self, ref: StreamRef) -> str:
+        digest = hashlib.sha256()
+        offset = 0
+        while data := self.blobs.read(ref, offset, _READ_BYTES):
+            digest.update(data)
+            offset += len(data)
+        return digest.hexdigest()
+
+    def _retry_is_due(self, run: Run, status: RunStatus, attempt: AttemptRef) -> bool:
+        if status.state is not State.QUEUED or status.attempt != attempt.number or status.reason is None:
+            return False
+        return wants_retry(run.spec.max_retries, attempt.number, State.FAILED, status.reason)
+
+    def _give_up(self, run: Run, status: RunStatus, code: str, message: str) -> RunStatus:
+        """Nothing more will come: say what is known, and that the record was never sealed."""
+        if status.state.is_final:
+            ended = status._replace(seal="unsealed")
+        else:
+            reason = Reason(
+                code, message, "launcher" if status.state is State.PACKAGING else "infrastructure"
+            )
+            ended = status._replace(
+                state=State.FAILED, reason=reason, ended_at=self.clock.now(), seal="unsealed"
+            )
+        self.log.set_status(run.id, ended)
+        return ended
+
+    def collect_unsettled(self, *, events_only: bool) -> int:
+        """Collect every run from which more may come; how many there are. One run's trouble does not hold up others."""
+        rows = self.log.rows(RunQuery(limit=10_000, unsettled=True))
+        for row in rows:
+            try:
+                run, status = self.log.get(row.id)
+                self.collect(run, status, events_only=events_only)
+            except MllaunchError:
+                continue  # it is said when this run itself is asked for
+        return len(rows)

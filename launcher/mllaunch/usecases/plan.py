@@ -1,0 +1,143 @@
+"""From what the user typed and configured to a JobSpec; pure but for the questions asked through ``Look``."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from mllaunch.domain.job import JobSpec, Resources
+from mllaunch.errors import NotFound, UsageError
+
+
+class Request(NamedTuple):
+    """One submission as typed, configuration already applied.
+
+    words: the script and its arguments, or the command. is_command: words came after ``--``. python: the
+    configured interpreter, None for the one on PATH.
+    """
+
+    words: tuple[str, ...]
+    is_command: bool
+    resources: Resources
+    project: str | None
+    backend: str
+    runtime: str
+    in_place: bool
+    python: str | None
+    environment: tuple[tuple[str, str | None], ...]
+    data: tuple[str, ...]
+    output: str
+    note: str | None
+    tags: tuple[str, ...]
+    max_retries: int
+    timeout_s: float | None
+
+
+class Look(NamedTuple):
+    """What the plan needs to know of the machine: does a path exist, where is a program."""
+
+    exists: Callable[[str], bool]
+    which: Callable[[str], str | None]
+
+
+class Plan(NamedTuple):
+    job: JobSpec
+    python: str | None  # the interpreter, where the run is a Python script
+
+
+def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look: Look) -> Plan:
+    """What will be run. root: the repository's root folder; cwd: where the command was typed, inside root."""
+    if not request.words:
+        raise UsageError(
+            "command", "nothing to run", hint="mllaunch submit train.py, or mllaunch submit -- COMMAND"
+        )
+    workdir = os.path.relpath(cwd, root)
+    workdir = "" if workdir == "." else workdir
+    script, python = None, None
+    if request.is_command:
+        argv, args = list(request.words), request.words[1:]
+    else:
+        script = _script(request.words[0], root, cwd, look)
+        python = _python(request.python, environ, look)
+        shown = os.path.relpath(os.path.join(root, script), cwd)
+        # A name that begins with a dash would be an option of the interpreter's.
+        argv = [python, f"./{shown}" if shown.startswith("-") else shown, *request.words[1:]]
+        args = request.words[1:]
+    job = JobSpec(
+        argv=tuple(argv),
+        script=script,
+        args=tuple(args),
+        workdir=workdir,
+        resources=request.resources,
+        project=request.project or os.path.basename(root),
+        backend=request.backend,
+        runtime=request.runtime,
+        in_place=request.in_place,
+        data=tuple(_data(path, root, cwd, look) for path in request.data),
+        output=request.output,
+        environment=_environment(request.environment, environ),
+        note=request.note,
+        tags=request.tags,
+        max_retries=request.max_retries,
+        timeout_s=request.timeout_s,
+    )
+    return Plan(job, python)
+
+
+def _script(word: str, root: str, cwd: str, look: Look) -> str:
+    """The script relative to the root."""
+    path = os.path.normpath(os.path.join(cwd, word))
+    if not path.startswith(root + os.sep):
+        raise UsageError(
+            "script", f"{word} is outside the repository {root}", hint="a run is made of committed code"
+        )
+    if not look.exists(path):
+        hint = f"mllaunch submit -- {word} ...   runs a command" if look.which(word) else None
+        raise NotFound("script", f"there is no {word} here", hint=hint)
+    if not word.endswith(".py"):
+        raise UsageError(
+            "script",
+            f"{word} is not a Python script",
+            hint=f"mllaunch submit -- ./{os.path.relpath(path, cwd)} ...",
+        )
+    return os.path.relpath(path, root)
+
+
+def _python(configured: str | None, environ: Mapping[str, str], look: Look) -> str:
+    for name in [configured] if configured else ["python", "python3"]:
+        found = look.which(name)
+        if found:
+            return found
+    raise NotFound(
+        "python",
+        f"no interpreter: {configured or 'neither python nor python3'} is on PATH",
+        hint="set `python:` in mllaunch.yaml",
+    )
+
+
+def _data(path: str, root: str, cwd: str, look: Look) -> str:
+    """The path relative to the root, where the run will find it."""
+    full = os.path.normpath(os.path.join(cwd, path))
+    if not look.exists(full):
+        raise NotFound("data", f"--data {path}: there is no such file or folder")
+    if not full.startswith(root + os.sep):
+        raise UsageError(
+            "data",
+            f"--data {path} is outside the repository {root}",
+            hint="make a symbolic link to it inside the repository, or read it by its absolute path",
+        )
+    return os.path.relpath(full, root)
+
+
+def _environment(
+    wanted: Sequence[tuple[str, str | None]], environ: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """NAME=VALUE as given; NAME alone is taken from the environment, if it is there. The last of a name wins."""
+    values: dict[str, str] = {}
+    for name, value in wanted:
+        if value is not None:
+            values[name] = value
+        elif name in environ:
+            values[name] = environ[name]
+    return tuple(values.items())

@@ -1,0 +1,139 @@
+"""Submit a run: everything is decided first, as values; then it is written down; then it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from mllaunch.domain.job import JobSpec
+from mllaunch.domain.params import from_args
+from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.snapshot import Snapshot
+from mllaunch.domain.state import State
+from mllaunch.errors import MllaunchError
+from mllaunch.ports import AttemptRef, Clock, Ids, NameTaken, RunLog, Scheduler
+from mllaunch_agent import redaction
+from mllaunch_agent.protocol import PROTOCOL_VERSION, DataLink, TaskSpec
+
+_NAME_TRIES = 20
+
+
+class Submitter(NamedTuple):
+    """Who submits, and the names that are recorded of her."""
+
+    user: str
+    host: str
+
+
+class Place(NamedTuple):
+    """Where the agent of the one node works. import_path: where it finds psutil and nvidia-ml-py."""
+
+    node: str
+    folder: str
+    lease_dir: str | None
+    import_path: Sequence[str]
+
+
+def make_run(
+    job: JobSpec, snapshot: Snapshot, submitter: Submitter, environ: Mapping[str, str], ids: Ids, clock: Clock
+) -> Run:
+    """The run as it is recorded: secrets masked in everything that the user typed."""
+    secrets = secret_values(job, environ)
+    args = tuple(redaction.mask_argv(job.args, secrets))
+    recorded = job._replace(
+        argv=tuple(redaction.mask_argv(job.argv, secrets)),
+        args=args,
+        environment=tuple(
+            (k, "*" * 8 if redaction.looks_secret(k) else redaction.mask_text(v, secrets))
+            for k, v in job.environment
+        ),
+        note=redaction.mask_text(job.note, secrets) if job.note is not None else None,
+    )
+    return Run(
+        id=ids.run_id(),
+        name=ids.run_name(),
+        spec=recorded,
+        snapshot=snapshot,
+        params=from_args(args),
+        submitted_at=clock.now(),
+        submitted_by_user=submitter.user,
+        submitted_by_host=submitter.host,
+    )
+
+
+def secret_values(job: JobSpec, environ: Mapping[str, str]) -> list[str]:
+    """Values that must never be shown: of every variable in the task's environment whose name says so."""
+    everything = {**environ, **dict(job.environment)}
+    return sorted({value for name, value in everything.items() if value and redaction.looks_secret(name)})
+
+
+def task_spec(
+    run: Run, job: JobSpec, tree: str | None, place: Place, environ: Mapping[str, str], python: str | None
+) -> TaskSpec:
+    """What the node's agent is told. job is the request as typed, with nothing masked."""
+    tasks = job.resources.tasks_per_node
+    root = run.snapshot.repository
+    environment = {**environ, **dict(job.environment)}
+    return {
+        "protocol": PROTOCOL_VERSION,
+        "run_id": run.id,
+        "run_name": run.name,
+        "attempt": 1,
+        "node": place.node,
+        "node_rank": 0,
+        "nodes": job.resources.nodes,
+        "folder": place.folder,
+        "argv": list(job.argv),
+        "workdir": job.workdir,
+        "tree": None if job.in_place else tree,
+        "in_place": root if job.in_place else None,
+        "data": [_link(root, path) for path in job.data],
+        "output": job.output,
+        "environment": environment,
+        "secrets": secret_values(job, environ),
+        "named": [name for name, _ in job.environment],
+        "tasks": [{"rank": rank, "local_rank": rank} for rank in range(tasks)],
+        "world_size": tasks * job.resources.nodes,
+        "gpus": job.resources.gpus,
+        "timeout_s": job.timeout_s,
+        "grace_s": job.grace_s,
+        "python": python,
+        "import_path": list(place.import_path),
+        "master_addr": "127.0.0.1",
+        "user": run.submitted_by_user,
+        "lease_dir": place.lease_dir,
+    }
+
+
+def _link(root: str, path: str) -> DataLink:
+    return {"path": path, "source": f"{root}/{path}"}
+
+
+def add(log: RunLog, run: Run, ids: Ids, chosen: str | None) -> Run:
+    """Append the run to the run log before anything starts; a name that is taken is replaced unless it was chosen."""
+    for _ in range(_NAME_TRIES):
+        try:
+            log.add(run, RunStatus(State.PACKAGING))
+        except NameTaken:
+            if chosen is not None:
+                raise
+            run = run._replace(name=ids.run_name())
+        else:
+            return run
+    raise MllaunchError("names", "no free name was found for the run", hint="give one with --name")
+
+
+def start(log: RunLog, scheduler: Scheduler, run: Run, spec: TaskSpec) -> None:
+    """Hand the run to the scheduler. Whatever goes wrong here is on record as the run's end."""
+    from mllaunch.domain.state import Reason
+
+    try:
+        scheduler.start(spec)
+    except MllaunchError as e:
+        reason = Reason(e.code, e.message, "launcher")
+        log.set_status(run.id, RunStatus(State.FAILED, reason, seal="unsealed"))
+        raise
+
+
+def attempt(run: Run) -> AttemptRef:
+    return AttemptRef(run.id, 1)

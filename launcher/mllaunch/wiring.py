@@ -1,0 +1,134 @@
+"""The only place that knows which concrete part serves which interface."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mllaunch.domain.snapshot import Snapshot
+    from mllaunch.config import Config
+    from mllaunch.runlog.blobs import FileBlobStore
+    from mllaunch.runlog.names import RandomIds
+    from mllaunch.runlog.sqlite import SqliteRunLog
+    from mllaunch.schedulers.agent_process import AgentProcess
+    from mllaunch.schedulers.local import LocalScheduler
+    from mllaunch.usecases.collect import Collector
+
+
+class SystemClock:
+    def now(self) -> str:
+        t = time.time()
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(t)) + f".{int(t % 1 * 1000):03d}Z"
+
+
+class GitCodeStore:
+    """The CodeStore that is a bare git repository."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def preserve(self, snapshot: Snapshot) -> None:
+        from mllaunch.capture import codestore
+
+        codestore.preserve(self.path, snapshot)
+
+
+class App:
+    """Everything one invocation works with; each part is made when it is first asked for."""
+
+    def __init__(self, environ: Mapping[str, str], cwd: str, agent: AgentProcess | None = None) -> None:
+        self.environ = environ
+        self.cwd = cwd
+        self.clock = SystemClock()
+        self._agent = agent
+
+    @cached_property
+    def home(self) -> str:
+        from mllaunch.config import home
+
+        return home(self.environ)
+
+    @cached_property
+    def node(self) -> str:
+        return os.uname().nodename
+
+    @cached_property
+    def ids(self) -> RandomIds:
+        from mllaunch.runlog.names import RandomIds
+
+        return RandomIds()
+
+    @cached_property
+    def log(self) -> SqliteRunLog:
+        from mllaunch.runlog.sqlite import SqliteRunLog
+
+        return SqliteRunLog(self.home)
+
+    @cached_property
+    def blobs(self) -> FileBlobStore:
+        from mllaunch.runlog.blobs import FileBlobStore
+
+        return FileBlobStore(self.home)
+
+    @cached_property
+    def code(self) -> GitCodeStore:
+        return GitCodeStore(os.path.join(self.home, "code.git"))
+
+    @cached_property
+    def trees(self) -> str:
+        """The folder of kept trees."""
+        return os.path.join(self.home, "trees")
+
+    @cached_property
+    def scheduler(self) -> LocalScheduler:
+        from mllaunch.schedulers.local import LocalScheduler
+
+        return LocalScheduler(self.home, self.node, self._agent)
+
+    @cached_property
+    def collector(self) -> Collector:
+        from mllaunch.usecases.collect import Collector
+
+        return Collector(self.log, self.blobs, self.code, self.scheduler, self.clock)
+
+    def config(self, root: str | None, flags: Mapping[str, object]) -> Config:
+        from mllaunch.config import load
+
+        return load(root, self.environ, flags)
+
+    @cached_property
+    def user(self) -> str:
+        import pwd
+
+        try:
+            return pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            return str(os.getuid())
+
+    @cached_property
+    def import_path(self) -> list[str]:
+        from mllaunch.schedulers.local import import_path
+
+        return import_path()
+
+    @cached_property
+    def lease_dir(self) -> str | None:
+        """Where GPU leases lie; None is the node's own folder, which all users share."""
+        return self.environ.get("MLLAUNCH_LEASE_DIR")
+
+    def which(self, program: str) -> str | None:
+        """The absolute path of a program, looked up as the submitter's shell would."""
+        from shutil import which
+
+        found = which(program, path=self.environ.get("PATH"))
+        return os.path.abspath(found) if found else None
+
+    def follow_detached(self) -> None:
+        """See to it that a collector runs for as long as a run of this home may have more to say."""
+        from mllaunch.usecases import background
+
+        background.ensure(self.home)
