@@ -5,7 +5,6 @@ Pure rules, the same for every run log: what a name may look like, what a refere
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -16,8 +15,9 @@ CANDIDATES_SHOWN = 10
 
 # A name becomes part of git refs, file names and command lines, so it holds nothing that any of them
 # would read.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-_BACK = re.compile(r"@\{([0-9]{1,9})\}\Z")
+_DIGITS = frozenset("0123456789")
+_FIRST = _DIGITS | frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_REST = _FIRST | frozenset("._-")
 
 
 class Newest(NamedTuple):
@@ -45,15 +45,15 @@ def parse_reference(reference: str) -> Newest | Label:
     if reference.startswith("@"):
         if reference == "@last":
             return Newest(0)
-        back = _BACK.match(reference)
-        if back is None:
+        back = reference[2:-1]
+        if reference != f"@{{{back}}}" or not 1 <= len(back) <= 9 or not _DIGITS.issuperset(back):
             raise UsageError(
                 "bad_reference",
                 f"{shown(reference)} names no run",
                 hint="@last is the newest run, @{1} the one before it, @{2} the one before that",
             )
-        return Newest(int(back.group(1)))
-    if len(reference) > NAME_LENGTH or not _NAME.match(reference):
+        return Newest(int(back))
+    if not _is_plain(reference):
         raise no_such_run(reference)
     return Label(reference)
 
@@ -64,12 +64,7 @@ def check_name(name: str) -> None:
     1 to 64 characters of ``A-Z a-z 0-9 . _ -``, of which the first is a letter or digit. What git refuses
     in a ref (``..``, a final ``.`` or ``.lock``) is refused too.
     """
-    if (
-        len(name) <= NAME_LENGTH
-        and _NAME.match(name)
-        and ".." not in name
-        and not name.endswith((".", ".lock"))
-    ):
+    if _is_plain(name) and ".." not in name and not name.endswith((".", ".lock")):
         return
     raise UsageError(
         "bad_name",
@@ -110,6 +105,10 @@ def shown(reference: str) -> str:
     return (
         ascii(reference) if len(reference) <= 40 else f"{reference[:40]!a}... ({len(reference)} characters)"
     )
+
+
+def _is_plain(text: str) -> bool:
+    return 0 < len(text) <= NAME_LENGTH and text[0] in _FIRST and _REST.issuperset(text)
 
 
 def _near(reference: str, names: Iterable[str]) -> list[str]:

@@ -146,7 +146,7 @@ class Database:
             pass
 
     def _reader_mode(self) -> str:
-        # Without a WAL, a reader may meet the journal of a writer that died, and must be able to undo its work.
+        # Without a WAL, a reader may meet the journal of a writer that died, and must be able to undo it.
         return "ro" if is_local(self.folder) else "rw"
 
     def _connect(self, mode: str) -> sqlite3.Connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mllaunch.domain.job import JobSpec
 from mllaunch.domain.reference import (
@@ -19,9 +19,11 @@ from mllaunch.domain.reference import (
 from mllaunch.domain.run import Run, RunRow, RunStatus
 from mllaunch.domain.state import State
 from mllaunch.errors import NameTaken
-from mllaunch.ports import AttemptRef, RunQuery
 from mllaunch.runlog import codec
 from mllaunch.runlog.database import Database
+
+if TYPE_CHECKING:
+    from mllaunch.ports import AttemptRef, RunQuery
 
 _STATUS = (
     "run.state, run.reason, run.exit_code, run.attempt, run.started_at, run.ended_at, run.waiting, run.seal"
@@ -47,21 +49,8 @@ class SqliteRunLog:
 
     def add(self, run: Run, status: RunStatus) -> None:
         check_name(run.name)
-        values = (
-            *(run.id, run.name, _text(run.spec.project), _text(command_line(run.spec)), run.submitted_at),
-            *(codec.encode_tags(run.spec.tags), _text(run.spec.note), codec.encode_run(run)),
-            *_status_values(status),
-        )
         with self._database.transaction() as writer:
-            try:
-                writer.execute(_INSERT_RUN, values)
-            except sqlite3.IntegrityError as error:
-                raise NameTaken(run.name if "run.name" in str(error) else run.id) from error
-            writer.executemany(
-                "INSERT OR IGNORE INTO param (name, value, submitted_at, run) VALUES (?, ?, ?, ?)",
-                [(_text(name), _text(value), run.submitted_at, run.id) for name, value in run.params],
-            )
-            _add_tags(writer, run.id, run.submitted_at, run.spec.tags)
+            insert_run(writer, run, status)
 
     def get(self, reference: str) -> tuple[Run, RunStatus]:
         meaning = parse_reference(reference)
@@ -196,6 +185,24 @@ UPDATE run
 SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, seal = ?
 WHERE id = ?
 """
+
+
+def insert_run(writer: sqlite3.Connection, run: Run, status: RunStatus) -> None:
+    """Add a run within a transaction. NameTaken if its name or id is not free."""
+    values = (
+        *(run.id, run.name, _text(run.spec.project), _text(command_line(run.spec)), run.submitted_at),
+        *(codec.encode_tags(run.spec.tags), _text(run.spec.note), codec.encode_run(run)),
+        *_status_values(status),
+    )
+    try:
+        writer.execute(_INSERT_RUN, values)
+    except sqlite3.IntegrityError as error:
+        raise NameTaken(run.name if "run.name" in str(error) else run.id) from error
+    writer.executemany(
+        "INSERT OR IGNORE INTO param (name, value, submitted_at, run) VALUES (?, ?, ?, ?)",
+        [(_text(name), _text(value), run.submitted_at, run.id) for name, value in run.params],
+    )
+    _add_tags(writer, run.id, run.submitted_at, run.spec.tags)
 
 
 def command_line(spec: JobSpec) -> str:
