@@ -122,8 +122,8 @@ class Git(NamedTuple):
         )
         return self._replace(config=self.config + emptied)
 
-    def start(self, *args: str, stdin: bytes = b"", variables: dict[str, str] | None = None) -> Process:
-        """Start a command; its output is kept in memory until ``Process.finish``."""
+    def start(self, *args: str, stdin: bytes | int = b"", variables: dict[str, str] | None = None) -> Process:
+        """Start a command whose output is kept in memory. stdin: its bytes, or a descriptor."""
         output, errors = os.memfd_create("git-output"), os.memfd_create("git-errors")
         return Process(args[0], self._spawn(args, stdin, output, errors, variables), output, errors)
 
@@ -142,26 +142,8 @@ class Git(NamedTuple):
         empty = os.memfd_create("git-output")
         return os.fdopen(reading, "rb", buffering=1 << 20), Process(args[0], pid, empty, errors)
 
-    def _spawn(
-        self, args: tuple[str, ...], stdin: bytes, output: int, errors: int, variables: dict[str, str] | None
-    ) -> int:
-        source = os.memfd_create("git-input") if stdin else os.open("/dev/null", os.O_RDONLY)
-        try:
-            if stdin:
-                _write_all(source, stdin)
-                os.lseek(source, 0, os.SEEK_SET)
-            argv = ["git", "-C", self.cwd, *args]
-            actions = [
-                (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((source, output, errors))
-            ]
-            environment = {**self._environment(), **(variables or {})}
-            return os.posix_spawn(
-                _executable(), argv, environment, file_actions=actions, setsigdef=[_SIGPIPE]
-            )
-        finally:
-            os.close(source)
-
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The variables that a git process of this kind runs with."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _KEPT_VARIABLES}
         kept.update(_FIXED_VARIABLES)
         kept["GIT_CONFIG_COUNT"] = str(len(self.config))
@@ -173,6 +155,28 @@ class Git(NamedTuple):
         if self.index_file is not None:
             kept["GIT_INDEX_FILE"] = self.index_file
         return kept
+
+    def _spawn(
+        self,
+        args: tuple[str, ...],
+        stdin: bytes | int,
+        output: int,
+        errors: int,
+        variables: dict[str, str] | None,
+    ) -> int:
+        source = _source(stdin)
+        try:
+            argv = ["git", "-C", self.cwd, *args]
+            actions = [
+                (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((source, output, errors))
+            ]
+            environment = {**self.environment(), **(variables or {})}
+            return os.posix_spawn(
+                _executable(), argv, environment, file_actions=actions, setsigdef=[_SIGPIPE]
+            )
+        finally:
+            if source != stdin:
+                os.close(source)
 
 
 def parse_config(listing: bytes) -> dict[str, list[str]]:
@@ -292,6 +296,18 @@ def _drain(fd: int) -> bytes:
         return b"".join(parts)
     finally:
         os.close(fd)
+
+
+def _source(stdin: bytes | int) -> int:
+    """A descriptor to read standard input from."""
+    if isinstance(stdin, int):
+        return stdin
+    if not stdin:
+        return os.open("/dev/null", os.O_RDONLY)
+    source = os.memfd_create("git-input")
+    _write_all(source, stdin)
+    os.lseek(source, 0, os.SEEK_SET)
+    return source
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -72,7 +72,7 @@ def pin(snapshot: Snapshot) -> None:
 def unpin(snapshot: Snapshot) -> None:
     """Let git forget the snapshot again. Harmless when it was not pinned.
 
-    Submodules' commits are let go as well: call it when no run needs the snapshot, then ``pin`` those that stay.
+    Submodules' commits are let go as well: call it when no run needs it, then ``pin`` those that stay.
     """
     for git, commit in _repositories(snapshot):
         _update_ref(git, f"delete refs/mllaunch/{commit}\n", snapshot)
