@@ -51,10 +51,13 @@ class FileBlobStore:
         self._folder = os.path.join(os.path.abspath(os.fspath(home)), "blobs")
 
     def length(self, ref: StreamRef) -> int:
+        path = self._path(ref)
         try:
-            return os.stat(self._path(ref)).st_size
+            return os.stat(path).st_size
         except FileNotFoundError:
             return 0
+        except OSError as error:
+            raise os_fault(error, path) from error
 
     def append(self, ref: StreamRef, offset: int, data: bytes) -> int:
         path = self._path(ref)
@@ -75,14 +78,17 @@ class FileBlobStore:
             raise os_fault(error, path) from error
 
     def read(self, ref: StreamRef, offset: int, limit: int) -> bytes:
+        path = self._path(ref)
         try:
-            file = os.open(self._path(ref), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                return _pread(file, offset, limit)
+            finally:
+                os.close(file)
         except FileNotFoundError:
             return b""
-        try:
-            return _pread(file, offset, limit)
-        finally:
-            os.close(file)
+        except OSError as error:
+            raise os_fault(error, path) from error
 
     def streams(self, run_id: str) -> Iterator[StreamRef]:
         run = os.path.join(self._folder, _component(run_id))

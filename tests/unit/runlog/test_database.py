@@ -267,6 +267,20 @@ def test_a_lock_that_is_never_let_go_is_an_error_and_not_a_wait_for_ever(
         log.close()
 
 
+def test_a_stream_that_is_a_link_to_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    store, ref = FileBlobStore(tmp_path / "home"), StreamRef("run", 1, "node", "out")
+    store.append(ref, 0, b"x")
+    stream = tmp_path / "home" / "blobs" / "run" / "1" / "node" / "out"
+    stream.unlink()
+    (tmp_path / "elsewhere").write_bytes(b"secret")
+    stream.symlink_to(tmp_path / "elsewhere")
+    for act in (lambda: store.read(ref, 0, 9), lambda: store.append(ref, 0, b"secrets")):
+        with pytest.raises(InternalError) as caught:
+            act()
+        assert caught.value.code == "store_unusable"
+    assert (tmp_path / "elsewhere").read_bytes() == b"secret"
+
+
 @pytest.mark.parametrize("name", ["with space", "a?b=c", "a#b", "a%20b", "caf\udce9", "ümlaut"])
 def test_any_folder_name_will_do(tmp_path: Path, name: str) -> None:
     filled(tmp_path / name)
