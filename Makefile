@@ -22,7 +22,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config pyproject.toml
-	$(BIN)/vermin --quiet --no-tips --eval-annotations --violations --target=3.8- agents
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- agents
 
 tests: $(VENV)/dev
 	tests/testbed/install.sh

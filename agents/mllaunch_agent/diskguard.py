@@ -15,7 +15,9 @@ from mllaunch_agent.follower import Follower
 from mllaunch_agent.streams import EventLog
 
 _SHORT_BYTES = 1 << 30  # with more room than this nothing is done at all
-_AHEAD_BYTES = 32 << 20  # reserved ahead of each stream: what a job prints in a tenth of a second, with a margin
+_AHEAD_BYTES = (
+    32 << 20
+)  # reserved ahead of each stream: what a job prints in a tenth of a second, with a margin
 _BALLAST_BYTES = 64 << 10  # room for exit records and the seal
 _EVENTS_AHEAD_BYTES = 256 << 10
 _BLOCK = 4096
@@ -24,7 +26,9 @@ _BLOCK = 4096
 class DiskGuard:
     def __init__(self, folder: str, ranks: Sequence[int], follower: Follower, events: EventLog) -> None:
         self._folder = folder
-        names = [stream(rank) for rank in ranks for stream in (protocol.stdout_stream, protocol.stderr_stream)]
+        names = [
+            stream(rank) for rank in ranks for stream in (protocol.stdout_stream, protocol.stderr_stream)
+        ]
         self._outputs = [os.path.join(folder, "streams", name) for name in names]
         self._follower = follower
         self._events = events

@@ -10,7 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
-from mllaunch_agent import outputs, protocol, redaction, system, workdir
+from mllaunch_agent import protocol, redaction, system, workdir
 from mllaunch_agent.probes import processes
 from mllaunch_agent.shim import release_ballast
 
@@ -68,6 +68,8 @@ def _finish_watching(supervisor: Supervisor) -> None:
 
 
 def _record_outputs(supervisor: Supervisor) -> None:
+    from mllaunch_agent import outputs
+
     spec = supervisor.spec
     if not (spec["in_place"] or os.path.exists(os.path.join(spec["folder"], "work"))):
         return
@@ -101,9 +103,14 @@ def seal(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
         "streams": streams,
     }
     release_ballast(spec["folder"])
-    system.write_atomic(os.path.join(spec["folder"], "seal.json"), json.dumps(document).encode(), durable=True)
+    system.write_atomic(
+        os.path.join(spec["folder"], "seal.json"), json.dumps(document).encode(), durable=True
+    )
 
 
 def describe(pids: List[int], secrets: List[str]) -> List[Dict[str, Any]]:
     """Up to 20 processes for the record."""
-    return [{"pid": pid, "command": redaction.mask_text(processes.command(pid) or "", secrets)} for pid in pids[:20]]
+    return [
+        {"pid": pid, "command": redaction.mask_text(processes.command(pid) or "", secrets)}
+        for pid in pids[:20]
+    ]

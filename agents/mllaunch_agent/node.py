@@ -217,19 +217,10 @@ def stream_sizes(folder: str) -> List[Tuple[str, int]]:
     return [(name, os.stat(os.path.join(streams, name)).st_size) for name in sorted(os.listdir(streams))]
 
 
-def gpus(import_path: List[str], patience_s: float = 15.0) -> Tuple[Optional[List[Dict[str, Any]]], List[Any]]:
-    """The node's GPUs [{"index", "uuid", "name", "memory_bytes"}] or None, and what could not be found out."""
-    from mllaunch_agent.probes.bounded import Bounded, Overdue
-    from mllaunch_agent.probes.gpu import connect
+def gpus(import_path: List[str]) -> Tuple[List[Dict[str, Any]], List[Dict[str, str]]]:
+    """The node's GPUs [{"index", "uuid", "name", "memory_bytes"}], and what could not be found out."""
+    from mllaunch_agent.probes.gpu import Gpus
 
-    def ask() -> Tuple[Optional[List[Dict[str, Any]]], List[Any]]:
-        found, problems = connect(import_path)
-        if found is None:
-            return None, problems
-        listed, more = found.list()
-        return listed, problems + more
-
-    try:
-        return Bounded(patience_s).call(ask)
-    except Overdue as e:
-        return None, [{"what": "gpus", "why": "NVML: %s" % e}]
+    asked = Gpus(import_path)
+    found = asked.list()
+    return found, list(asked.not_captured())

@@ -84,7 +84,7 @@ def is_mount_point(path: str) -> bool:
 
 
 def mounts_in(folder: str) -> List[str]:
-    """Mount points inside ``folder``. A bind mount shows in no device number, only in proc_pid_mountinfo(5)."""
+    """Mount points inside ``folder``. Bind mounts show in proc_pid_mountinfo(5) alone."""
     prefix = os.fsencode(os.path.realpath(folder)) + b"/"
     found = []
     with open("/proc/self/mountinfo", "rb") as lines:

@@ -17,12 +17,7 @@ An attempt on a node is a folder:
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Optional, Tuple
-
-try:
-    from typing import TypedDict
-except ImportError:  # pragma: no cover
-    raise SystemExit("mllaunch's agent needs Python 3.8 or newer")
+from typing import Any, Dict, List, Optional, Tuple, TypedDict
 
 PROTOCOL_VERSION = 1
 

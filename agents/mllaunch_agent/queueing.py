@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
-from mllaunch_agent import protocol, shim, system
+from mllaunch_agent import protocol
 from mllaunch_agent.leases import Lease, Queue, Waiting
-from mllaunch_agent.outcome import Cause
-from mllaunch_agent.probes.bounded import Bounded, Overdue
-from mllaunch_agent.probes.gpu import TIMEOUT_S, Gpus, connect
+from mllaunch_agent.probes.gpu import Gpus
 
 if TYPE_CHECKING:
     from mllaunch_agent.supervisor import Supervisor
@@ -21,7 +19,7 @@ _ASK_S = 0.2
 def wait(supervisor: Supervisor) -> Optional[Lease]:
     """Until the GPUs are ours; None if the run was stopped before. Why it waits goes on record when it changes."""
     spec = supervisor.spec
-    gpus = NodeGpus(spec["import_path"])
+    gpus = Gpus(spec["import_path"])
     info = {
         "run": spec["run_name"],
         "run_id": spec["run_id"],
@@ -34,7 +32,7 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
     said: Optional[Dict[str, Any]] = None
     try:
         while True:
-            answer = ticket.try_take(gpus.uuids(), gpus.processes)
+            answer = ticket.try_take([gpu["uuid"] for gpu in gpus.list()], lambda uuid: _users(gpus, uuid))
             if isinstance(answer, Lease):
                 supervisor.events.write(protocol.GPUS_LEASED, gpus=list(answer.uuids))
                 return answer
@@ -54,33 +52,10 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
             os.kill(guard, 9)
 
 
-class NodeGpus:
-    """What leases need to know of the node's GPUs, from a driver that may not answer: then there are none for now."""
-
-    def __init__(self, import_path: List[str]) -> None:
-        self._import_path = import_path
-        self._bounded = Bounded(TIMEOUT_S)
-        self._gpus: Optional[Gpus] = None
-
-    def uuids(self) -> List[str]:
-        """The GPUs that answer."""
-        return [gpu["uuid"] for gpu in self._ask(lambda gpus: gpus.list()[0]) or ()]
-
-    def processes(self, uuid: str) -> List[Dict[str, Any]]:
-        """Who uses a GPU. One that does not say counts as used."""
-        found: Optional[List[Dict[str, Any]]] = self._ask(lambda gpus: gpus.processes(uuid)[0])
-        return [{"pid": None, "user": None, "command": "the GPU does not answer"}] if found is None else found
-
-    def _ask(self, question: Callable[[Gpus], Any]) -> Any:
-        def ask() -> Any:
-            if self._gpus is None:
-                self._gpus = connect(self._import_path)[0]
-            return question(self._gpus) if self._gpus else None
-
-        try:
-            return self._bounded.call(ask)
-        except Overdue:
-            return None
+def _users(gpus: Gpus, uuid: str) -> List[Dict[str, Any]]:
+    """Who uses a GPU. One that does not answer counts as used: a task would only fail on it."""
+    found = gpus.processes(uuid)
+    return [{"pid": None, "user": None, "command": "the GPU does not answer"}] if found is None else found
 
 
 def _why(waiting: Waiting) -> Dict[str, Any]:

@@ -15,24 +15,59 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 CONTEXT = 2048  # bytes: no shape matches more
-LEFT = 3  # bytes before a match which its left boundary looks at
+LEFT = 6  # bytes before a match which its left boundary looks at
 MIN_VALUE = 6  # bytes: masking shorter values would destroy ordinary text
 
-# Every shape but the URL begins with at least this many characters of letters, digits, "_" and "-" in a row.
-# Text is screened for such runs first, because one pass of translate and one of find cost a tenth of a
-# regular expression.
-_RUN = 20
+# Every shape but the URL begins with so many letters, digits, "_" and "-" in a row. Text is screened for such
+# runs first, because one pass of translate and one of find cost a tenth of a regular expression.
+_RUN = 16
 _WORD_CHARACTERS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-"
 _CLASSES = bytes(0x61 if byte in _WORD_CHARACTERS else 0x20 for byte in range(256))
 _LONG_RUN = b"a" * _RUN
 
-_HEADS = re.compile(
-    rb"A[KS]IA|AIza|gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|npm_|pypi-AgE|dop_v1_|eyJ"
+# Not within a word ("task-", "risk-"); but a word does begin right after an escape ("\n", "\x1b", "\u003d",
+# as in a repr or JSON), a colour sequence or a percent-encoded character.
+_START = (
+    rb"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4})"
+    rb"|(?<=[0-9;\[]m)|(?<=%[0-9A-Fa-f]{2}))"
 )
 
-# Not within a word ("task-", "risk-"); but right after an escape such as "\n" in a repr, a colour sequence or
-# a percent-encoded character a word does begin.
-_START = rb"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=[0-9;\[]m)|(?<=%[0-9A-Fa-f][0-9A-Fa-f]))"
+# How the shapes begin, character by character.
+_HEADS = tuple(
+    tuple(head.split())
+    for head in (
+        b"A [KS] I A",
+        b"A I z a",
+        b"g h [pousr] _",
+        b"g i t h u b _ p a t _",
+        b"g l p a t -",
+        b"h f _",
+        b"s k -",
+        b"x o x [abprs] -",
+        b"n p m _",
+        b"p y p i - A g E",  # what follows is a macaroon, which always begins with these three
+        b"d o p _ v 1 _",
+        b"e y J",
+    )
+)
+_HEAD = re.compile(b"|".join(map(b"".join, _HEADS)))
+
+
+def _begun_pattern(head: Sequence[bytes]) -> bytes:
+    """Matches the head, and as much of it as stands at the very end of the bytes."""
+    pattern = head[-1]
+    for character in reversed(head[:-1]):
+        pattern = character + rb"(?:\Z|" + pattern + rb")"
+    return pattern
+
+
+_BEGUN = re.compile(
+    _START
+    + rb"(?:"
+    + b"|".join(map(_begun_pattern, _HEADS))
+    + rb")|(?<=[A-Za-z0-9+.-])"
+    + _begun_pattern((b":", b"/", b"/"))
+)
 
 # Lower bounds are below today's real lengths, so that formats may change a little; upper ones keep to
 # CONTEXT.
@@ -42,15 +77,15 @@ _SHAPES = re.compile(
     + rb"|".join(
         (
             rb"A[KS]IA[A-Z0-9]{16}",  # AWS access key ids
-            rb"gh[pousr]_[A-Za-z0-9]{16,500}",  # GitHub
+            rb"gh[pousr]_[A-Za-z0-9]{12,500}",  # GitHub
             rb"github_pat_[A-Za-z0-9_]{20,500}",
-            rb"glpat-[\w-]{14,300}(?:\.[\w.-]{1,100})?",  # GitLab
-            rb"hf_[A-Za-z0-9]{17,500}",  # Hugging Face; no "_": hf_hub_download_something is a name
-            rb"sk-(?!learn|image|video)[\w-]{17,300}",  # OpenAI, Anthropic and those who follow them
-            rb"xox[abprs]-[A-Za-z0-9-]{15,500}",  # Slack
+            rb"glpat-[\w-]{10,300}(?:\.[\w.-]{1,100})?",  # GitLab
+            rb"hf_[A-Za-z0-9]{13,500}",  # Hugging Face; no "_": hf_hub_download_something is a name
+            rb"sk-(?!learn|image|video)[\w-]{13,300}",  # OpenAI, Anthropic and those who follow them
+            rb"xox[abprs]-[A-Za-z0-9-]{11,500}",  # Slack
             rb"AIza[\w-]{30,60}",  # Google
             rb"npm_[A-Za-z0-9]{16,500}",
-            rb"pypi-AgE[\w-]{12,1000}",  # a macaroon always begins with these three
+            rb"pypi-AgE[\w-]{12,1000}",
             rb"dop_v1_[A-Za-z0-9]{13,500}",  # DigitalOcean
             rb"eyJ[\w-]{17,500}\.[\w.-]{4,1500}",  # JSON web tokens
         )
@@ -92,13 +127,15 @@ class Masker:
     def safe_end(self, window: bytes) -> int:
         """How far the masking of the window is final, though more bytes may follow it.
 
-        Held back are the unfinished word at the end (at most ``context`` bytes of it) and whatever may be the
-        beginning of a declared value. Never shrinks when the window grows. The window is a stream's last
-        ``context`` bytes or more, or the whole stream.
+        Held back is what may be the beginning of a declared value or of a known shape, the latter within the
+        unfinished word at the end, of which ``context`` bytes count at most. Never shrinks when the window
+        grows. The window is a stream's last ``context + LEFT`` bytes or more, or the whole stream.
         """
         floor = max(0, len(window) - self.context)
         word = max([floor] + [window.rfind(space, floor) + 1 for space in _WHITESPACE])
-        return min([word] + [len(window) - _begun(value, window) for value in self.values])
+        shape = _BEGUN.search(window, word)
+        ends = [len(window) - _begun(value, window) for value in self.values]
+        return min([shape.start() if shape else len(window)] + ends)
 
     def _declared(self, window: bytes) -> Iterator[tuple[int, int]]:
         for value in self.values:
@@ -128,12 +165,12 @@ def _shaped(window: bytes) -> Iterator[tuple[int, int]]:
         end = classes.find(b" ", run + _RUN)
         if end < 0:
             end = len(window)
-        head = _HEADS.search(window, run, end)
+        head = _HEAD.search(window, run, end)
         while head is not None:
             match = _SHAPES.match(window, head.start())
             if match is not None:
                 yield match.span()
-            head = _HEADS.search(window, head.start() + 1, end)
+            head = _HEAD.search(window, head.start() + 1, end)
         run = classes.find(_LONG_RUN, end)
 
 
@@ -165,18 +202,18 @@ def shippable(pread: Callable[[int, int], bytes], size: int, final: bool, masker
     """
     if final:
         return size
-    start = max(0, size - masker.context)
+    start = max(0, size - masker.context - LEFT)
     return start + masker.safe_end(pread(start, size - start))
 
 
-def read_masked(  # noqa: PLR0917
+def read_masked(
     pread: Callable[[int, int], bytes], offset: int, limit: int, size: int, final: bool, masker: Masker
 ) -> bytes:
     """At most ``limit`` bytes of the masked stream from ``offset`` on; b"" where none is determined yet."""
     return read_counted(pread, offset, limit, size, final, masker)[0]
 
 
-def read_counted(  # noqa: PLR0917
+def read_counted(
     pread: Callable[[int, int], bytes], offset: int, limit: int, size: int, final: bool, masker: Masker
 ) -> tuple[bytes, int]:
     """Like read_masked, and how many masked ranges begin within the returned bytes.

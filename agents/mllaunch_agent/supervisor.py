@@ -14,7 +14,18 @@ import signal
 import sys
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
-from mllaunch_agent import __version__, diskguard, finishing, node, outcome, protocol, queueing, shim, system, watchdog
+from mllaunch_agent import (
+    __version__,
+    diskguard,
+    finishing,
+    node,
+    outcome,
+    protocol,
+    queueing,
+    shim,
+    system,
+    watchdog,
+)
 from mllaunch_agent.environment import task_environment
 from mllaunch_agent.family import Family, is_running, make_cgroup
 from mllaunch_agent.follower import Follower
@@ -27,7 +38,9 @@ from mllaunch_agent.watching import Watcher
 
 _TICK_S = 0.1
 _SHIM_RESTARTS = 3
-_UNSEEN_EXIT_S = 3.0  # after the task and its shim are both gone, how long the exit record may still be under way
+_UNSEEN_EXIT_S = (
+    3.0  # after the task and its shim are both gone, how long the exit record may still be under way
+)
 
 
 class Supervisor:
@@ -206,7 +219,9 @@ class Supervisor:
             record = node.read_json(shim.task_path(self.folder, rank))
             if record:
                 self._tasks[rank] = record
-                if not any(e["kind"] == protocol.TASK_STARTED and e["rank"] == rank for e in self.events.past):
+                if not any(
+                    e["kind"] == protocol.TASK_STARTED and e["rank"] == rank for e in self.events.past
+                ):
                     self.events.write(protocol.TASK_STARTED, rank=rank, pid=record["pid"])
                 if self.watcher:
                     self.watcher.add_task(record["pid"])
@@ -224,7 +239,11 @@ class Supervisor:
             oom = self.ooms.check(rank, record)
             if not any(e["kind"] == protocol.TASK_EXITED and e["rank"] == rank for e in self.events.past):
                 self.events.write(protocol.TASK_EXITED, out_of_memory=oom, **record)
-            if outcome.exit_code(record) != 0 and not self.stopping and len(self.exits) < len(self.spec["tasks"]):
+            if (
+                outcome.exit_code(record) != 0
+                and not self.stopping
+                and len(self.exits) < len(self.spec["tasks"])
+            ):
                 self.stop(Cause("peer", "rank %d" % rank), system.boot_s())
 
     def _look_for_unseen_exit(self, rank: int) -> None:
@@ -238,7 +257,8 @@ class Supervisor:
         if same_boot and (
             processes.is_same(record["pid"], record["start_ticks"])
             or processes.is_same(record["shim_pid"], record["shim_start_ticks"])
-            or is_running(record["pid"]) and record["pid"] in processes.children(os.getpid())
+            or (is_running(record["pid"])
+            and record["pid"] in processes.children(os.getpid()))
         ):
             self._gone_since.pop(rank, None)
             return
@@ -252,7 +272,9 @@ class Supervisor:
         if system.boot_s() - since < 1.0:
             return  # a shim may be about to start it
         if self.spec["gpus"] and not self.lease:
-            shim.write_exit(self.folder, rank, None, None, error="the agent was killed while it started the tasks")
+            shim.write_exit(
+                self.folder, rank, None, None, error="the agent was killed while it started the tasks"
+            )
             return
         self.cwd = finishing.work_path(self.spec)
         self._port = free_port()
@@ -301,7 +323,11 @@ class Supervisor:
 
     def living(self) -> List[int]:
         """Every living process of the tasks."""
-        guardians = [r["shim_pid"] for r in self._tasks.values() if processes.is_same(r["shim_pid"], r["shim_start_ticks"])]
+        guardians = [
+            r["shim_pid"]
+            for r in self._tasks.values()
+            if processes.is_same(r["shim_pid"], r["shim_start_ticks"])
+        ]
         return self.family.living(self._living_mains(), guardians, self._thorough)
 
     def _end_leftovers(self) -> None:

@@ -40,7 +40,7 @@ def boot_id() -> str:
 
 def become_subreaper() -> bool:
     """Orphaned descendants become children of this process, so that it can collect their exit codes."""
-    return libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    return bool(libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
 def try_lock(path: str) -> Optional[int]:

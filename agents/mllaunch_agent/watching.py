@@ -53,7 +53,9 @@ class Watcher:
         for thread in self._threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
             if thread.is_alive():
-                self._say(protocol.NOT_CAPTURED, what=thread.name, why="gave no answer within %g s" % patience_s)
+                self._say(
+                    protocol.NOT_CAPTURED, what=thread.name, why="gave no answer within %g s" % patience_s
+                )
         self.drain(events)
         if self._usage:
             wall_s = round(system.boot_s() - self._started_s, 3)

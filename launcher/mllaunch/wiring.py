@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mllaunch.domain.snapshot import Snapshot
     from mllaunch.config import Config
+    from mllaunch.domain.snapshot import Snapshot
     from mllaunch.runlog.blobs import FileBlobStore
     from mllaunch.runlog.names import RandomIds
     from mllaunch.runlog.sqlite import SqliteRunLog

@@ -48,9 +48,9 @@ def guarded(command: Callable[[], object]) -> int:
 
 def print_error(error: MllaunchError) -> None:
     """``error[code]: cause``, the evidence, the hint."""
-    from mllaunch.cli import colours
+    from mllaunch.cli import terminal
 
-    _line(colours.red(f"error[{error.code}]:", sys.stderr) + f" {_safe(error.message)}")
+    _line(terminal.red(f"error[{error.code}]:", sys.stderr) + f" {_safe(error.message)}")
     for line in error.evidence:
         _line(f"  {_safe(line)}")
     if error.hint:

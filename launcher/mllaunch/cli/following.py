@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from mllaunch.cli import colours, terminal
+from mllaunch.cli import terminal
 from mllaunch.domain.render import Renderer, escape
 from mllaunch.ports import StreamRef
 
@@ -49,14 +49,14 @@ def say_end(app: App, run: Run, status: RunStatus) -> None:
 
     took = _took(status.started_at, status.ended_at)
     if status.state.value == "succeeded":
-        mark = colours.green("✓", sys.stderr)
+        mark = terminal.green("✓", sys.stderr)
         sys.stderr.write(f"{mark} {run.name} succeeded{took}\n")
         return
     why = f": {escape(status.reason.message)}" if status.reason else ""
     where = ""
     if status.reason and status.reason.rank is not None and run.spec.resources.tasks_per_node > 1:
         where = f" (rank {status.reason.rank} on {escape(status.reason.node or '?')})"
-    sys.stderr.write(f"{colours.red('✗', sys.stderr)} {run.name} {status.state.value}{why}{where}{took}\n")
+    sys.stderr.write(f"{terminal.red('✗', sys.stderr)} {run.name} {status.state.value}{why}{where}{took}\n")
     for hint in hints(app.blobs, app.log, run, status):
         sys.stderr.write(f"hint: {escape(hint)}\n")
 
@@ -114,7 +114,7 @@ class _Pane:
         self._prefix = prefix
         self._offset = 0
         self._live = terminal.is_terminal(file)
-        self._renderer = Renderer(colours=terminal.wants_colour(file, app.environ))
+        self._renderer = Renderer(colours=terminal.wants_colour(file))
         self._partial = ""
         self._at_start = True
 

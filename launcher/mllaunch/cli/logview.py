@@ -6,7 +6,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from mllaunch.cli import colours, terminal
+from mllaunch.cli import terminal
 from mllaunch.domain.merge import Merger, Segment
 from mllaunch.domain.render import Renderer
 from mllaunch.ports import StreamRef
@@ -34,7 +34,7 @@ class LogView:
         self._attempt = attempt
         self._streams = streams
         self._pattern = pattern
-        wants_colour = terminal.wants_colour(sys.stdout, app.environ)
+        wants_colour = terminal.wants_colour(sys.stdout)
         self._renderers = {name: Renderer(colours=wants_colour) for name in streams}
         self._pieces = dict.fromkeys(streams, "")
         self._merger = Merger(lambda name, start, end: app.blobs.read(self._ref(name), start, end - start))
@@ -78,7 +78,7 @@ class LogView:
     def _prefix(self, stream: str) -> str:
         if not self._prefixed:
             return ""
-        return colours.dim(f"[{stream.partition('.')[2]}] ", sys.stdout)
+        return terminal.dim(f"[{stream.partition('.')[2]}] ", sys.stdout)
 
     def _ref(self, stream: str) -> StreamRef:
         return StreamRef(self._run.id, self._attempt, self._app.node, stream)

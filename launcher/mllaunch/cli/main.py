@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import click
 
 COMMANDS = {
     "init": "Write a configuration, or a ready example.",
@@ -44,7 +48,7 @@ def main() -> None:
     )
 
 
-def _group():  # type: ignore[no-untyped-def]
+def _group() -> click.Group:
     import click
 
     class Lazy(click.Group):

@@ -219,10 +219,10 @@ class _Progress:
     def _ok(self, what: str, text: str) -> None:
         if self._quiet:
             return
-        from mllaunch.cli import colours
+        from mllaunch.cli import terminal
         from mllaunch.domain.render import escape
 
-        sys.stderr.write(f"{colours.green('✓', sys.stderr)} {what:<6} {escape(text)}\n")
+        sys.stderr.write(f"{terminal.green('✓', sys.stderr)} {what:<6} {escape(text)}\n")
 
 
 def _say_dry_run(run: Run, plan: Plan, as_json: bool) -> None:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import IO, Any
 
+_STATES = {"succeeded": "32", "failed": "31", "cancelled": "33", "running": "36", "stopping": "33"}
+
 
 def is_terminal(stream: IO[Any]) -> bool:
     """Whether a person reads the stream. A closed stream is no terminal."""
@@ -56,6 +58,11 @@ def yellow(text: str, stream: IO[Any]) -> str:
 
 def dim(text: str, stream: IO[Any]) -> str:
     return _styled(text, "2", stream)
+
+
+def state(name: str, stream: IO[Any]) -> str:
+    """The name of a run's state, in the colour that goes with it."""
+    return _styled(name, _STATES[name], stream) if name in _STATES else name
 
 
 def _styled(text: str, code: str, stream: IO[Any]) -> str:

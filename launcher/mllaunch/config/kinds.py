@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mllaunch.config.tree import Node
-from mllaunch.config.units import parse_count, parse_duration, parse_memory, shown
+from mllaunch.config.units import (
+    format_duration,
+    format_memory,
+    parse_count,
+    parse_duration,
+    parse_memory,
+    shown,
+)
 from mllaunch.config.values import NodeAddress
 
 Faults = list[str]
@@ -17,13 +24,16 @@ class Kind(NamedTuple):
 
     expects: for people, in the documentation. read: the checked value; every fault goes to the list, and the
     result is then worthless. literal: a text given by a variable or a flag is the value itself and is not
-    interpreted. many: a list.
+    interpreted. many: a list. write: a checked value as plain data that read takes back. unit: ends the name
+    of the field that holds the value.
     """
 
     expects: str
     read: Callable[[Node, Faults], Any]
     literal: bool = False
     many: bool = False
+    write: Callable[[Any], Any] = lambda value: value
+    unit: str = ""
 
 
 def _scalar(expects: str, parse: Callable[[object], object], *, literal: bool = False) -> Kind:
@@ -189,15 +199,21 @@ def _read_checkpoint_args(node: Node, faults: Faults) -> tuple[str, ...]:
 TEXT = _scalar("text", _text, literal=True)
 TEXTS = _list(TEXT)
 URL = _scalar("http:// or https:// address", _url, literal=True)
-MEMORY = _scalar('size such as "16GiB", or bytes', parse_memory)
-DURATION = _scalar('duration such as "4h"', parse_duration)
+MEMORY = _scalar('size such as "16GiB", or bytes', parse_memory)._replace(write=format_memory, unit="_bytes")
+DURATION = _scalar('duration such as "4h"', parse_duration)._replace(write=format_duration, unit="_s")
 OUTPUT = _scalar("folder inside the work folder", _output, literal=True)
 DATA = _list(_scalar("path", _data))
-VARIABLES = _list(_scalar("NAME or NAME=VALUE", _variable), unique=lambda variable: variable[0])
-PROCS = _scalar('"auto" or whole number from 1 to 1024', _procs)
+VARIABLE = _scalar("NAME or NAME=VALUE", _variable)
+VARIABLES = _list(VARIABLE, unique=lambda variable: variable[0])._replace(
+    write=lambda pairs: [name if value is None else f"{name}={value}" for name, value in pairs]
+)
+PROCS = _scalar('"auto" or whole number from 1 to 1024', _procs)._replace(
+    write=lambda number: number or "auto"
+)
 PORT = count(1, 65535)
 ARGUMENTS = _list(_scalar("text", _argument))
 CHECKPOINT_ARGS = Kind("list of arguments, one with {checkpoint}", _read_checkpoint_args, many=True)
-ADDRESSES = _list(
-    Kind("mapping of name, host, user, port", _read_address), unique=lambda address: address.name
+ADDRESS = Kind("mapping of name, host, user, port", _read_address)
+ADDRESSES = _list(ADDRESS, unique=lambda node: node.name)._replace(
+    write=lambda nodes: [{k: v for k, v in node._asdict().items() if v is not None} for node in nodes]
 )

@@ -25,6 +25,11 @@ class Setting(NamedTuple):
     def variable(self) -> str:
         return "MLLAUNCH_" + self.key.upper().replace(".", "_")
 
+    @property
+    def field(self) -> str:
+        """Where Config has the value: ``resources.memory_bytes``."""
+        return self.key + self.kind.unit
+
 
 SETTINGS = (
     Setting(
@@ -59,7 +64,13 @@ SETTINGS = (
     Setting("image.reference", kinds.TEXT, None, "A finished image to use as it is.", "--image"),
     Setting("image.dockerfile", kinds.TEXT, None, "A Dockerfile of your own."),
     Setting("image.registry", kinds.TEXT, None, "Where to push images, so that other nodes can pull them."),
-    Setting("python", kinds.TEXT, None, "Interpreter of the process runtime; the one on PATH when not set."),
+    Setting(
+        "python",
+        kinds.TEXT,
+        None,
+        "Interpreter of the process runtime; the one on PATH when not set.",
+        "--python",
+    ),
     Setting(
         "env",
         kinds.VARIABLES,

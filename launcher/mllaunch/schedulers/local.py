@@ -60,7 +60,7 @@ class LocalScheduler:
         from mllaunch_agent.node import gpus
 
         found, problems = gpus(import_path())
-        if wanted > len(found or ()):
+        if wanted > len(found):
             have = f"{len(found)} GPU{'s' if len(found) != 1 else ''}" if found else "no GPU that can be used"
             raise UsageError(
                 "gpus",

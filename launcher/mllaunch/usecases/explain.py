@@ -40,9 +40,8 @@ def uncommitted(tail: str, run: Run, work: str, exists: Callable[[str], bool]) -
         relative = os.path.relpath(missing, work) if os.path.isabs(missing) and work else missing
         if not os.path.isabs(relative) and exists(os.path.join(here, relative)):
             top = _top(relative, here, exists)
-            return [
-                f"{relative} is in your working tree but not in the commit; commit it, or give it to the run with --data {top}"
-            ]
+            what = f"{relative} is in your working tree but not in the commit"
+            return [f"{what}; commit it, or give it to the run with --data {top}"]
     for candidate in missing_module(tail) or ():
         if exists(os.path.join(here, candidate)):
             return [

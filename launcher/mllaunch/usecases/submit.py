@@ -10,8 +10,8 @@ from mllaunch.domain.params import from_args
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import State
-from mllaunch.errors import MllaunchError
-from mllaunch.ports import AttemptRef, Clock, Ids, NameTaken, RunLog, Scheduler
+from mllaunch.errors import MllaunchError, NameTaken
+from mllaunch.ports import AttemptRef, Clock, Ids, RunLog, Scheduler
 from mllaunch_agent import redaction
 from mllaunch_agent.protocol import PROTOCOL_VERSION, DataLink, TaskSpec
 

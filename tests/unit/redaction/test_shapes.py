@@ -12,7 +12,17 @@ MASKER = Masker([])
 
 @pytest.mark.parametrize("secret", SHAPED)
 @pytest.mark.parametrize(
-    "around", [b"%s", b"key=%s ", b"'%s',", b'{"k":"%s"}', b"'\\n%s\\n'", b"\x1b[1;31m%s\x1b[0m", b"a%%3D%s&"]
+    "around",
+    [
+        b"%s",
+        b"key=%s ",
+        b"'%s',",
+        b'{"k":"%s"}',
+        b"'\\n%s\\n'",
+        b"\x1b[1;31m%s\x1b[0m",
+        b"a%%3D%s&",
+        rb"k\u003d%s\x0a",
+    ],
 )
 def test_a_known_shape_is_masked_wherever_it_stands(secret, around):
     assert MASKER.mask(around % secret)[0] == around % (b"*" * len(secret))

@@ -24,7 +24,9 @@ _POLL_S = 0.05
 @click.option("--stderr", "only_stderr", is_flag=True, help="Only stderr.")
 @click.option("--since", metavar="TIME", help="Only what was printed in the last, such as 10m.")
 @click.option("--grep", metavar="RE", help="Only lines that match.")
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="An earlier attempt; default: the newest.")
+@click.option(
+    "--attempt", type=click.IntRange(1), metavar="N", help="An earlier attempt; default: the newest."
+)
 @click.option("--raw", is_flag=True, help="The stored bytes of stdout (or stderr) exactly.")
 def command(run: str, **asked: Any) -> int:
     """Show what a run printed: stdout and stderr in the order in which they came."""
@@ -57,13 +59,17 @@ def _check(run: Run, newest: int, attempt: int, rank: str) -> None:
     from mllaunch.errors import NotFound, UsageError
 
     if attempt > newest:
-        raise NotFound("attempt", f"{run.name} has {newest} attempt{'s' if newest > 1 else ''}, not {attempt}")
+        raise NotFound(
+            "attempt", f"{run.name} has {newest} attempt{'s' if newest > 1 else ''}, not {attempt}"
+        )
     if rank == "all":
         return
     if not rank.isdigit():
         raise UsageError("rank", f"--rank {rank}: expected a number or all")
     if int(rank) >= run.spec.resources.tasks_per_node:
-        raise NotFound("rank", f"{run.name} has ranks 0 to {run.spec.resources.tasks_per_node - 1}, not {rank}")
+        raise NotFound(
+            "rank", f"{run.name} has ranks 0 to {run.spec.resources.tasks_per_node - 1}, not {rank}"
+        )
 
 
 def _write_raw(app: App, run: Run, attempt: int, rank: str, only_stderr: bool) -> None:

@@ -74,7 +74,7 @@ def _show(app: App, query: RunQuery, as_json: bool) -> None:
     if not rows:
         sys.stderr.write("no runs\n")
         return
-    from mllaunch.cli import colours, table, terminal, times
+    from mllaunch.cli import table, terminal, times
 
     now = app.clock.now()
     on_terminal = terminal.is_terminal(sys.stdout)
@@ -88,9 +88,9 @@ def _show(app: App, query: RunQuery, as_json: bool) -> None:
         lines.append((row.name, status.state.value, at, took, row.command, note))
 
     def paint(column: int, text: str) -> str:
-        return colours.state(text, text, sys.stdout) if _HEADERS[column] == "STATE" else text
+        return terminal.state(text, sys.stdout) if _HEADERS[column] == "STATE" else text
 
-    sys.stdout.write(table.table(lines, _HEADERS, terminal.width(sys.stdout, app.environ), paint))
+    sys.stdout.write(table.table(lines, _HEADERS, terminal.width(sys.stdout), paint))
 
 
 def _why(row: Any) -> str | None:

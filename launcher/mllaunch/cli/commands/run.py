@@ -14,7 +14,7 @@ from mllaunch.cli import submission
 @click.command(cls=submission.SubmitCommand, context_settings={"allow_interspersed_args": False})
 @submission.options
 @click.pass_context
-def command(ctx: click.Context, **asked: Any) -> int:
+def command(ctx: click.Context, /, **asked: Any) -> int:
     """Start a run as `submit` does, show what it prints, and exit with its code.
 
     Ctrl-C stops showing; the run goes on.
@@ -24,7 +24,6 @@ def command(ctx: click.Context, **asked: Any) -> int:
 
     early = ctx.obj
     app = App(os.environ, os.getcwd(), early.agent if early else None)
-    asked["is_command"] = ctx.params.get("is_command", False)
     run = submission.submit(app, early, asked)
     if run is None:
         return 0

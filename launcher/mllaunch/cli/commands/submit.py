@@ -15,7 +15,7 @@ from mllaunch.cli import submission
 @click.option("-f", "--follow", is_flag=True, help="Show what it prints, and return as --wait does.")
 @submission.options
 @click.pass_context
-def command(ctx: click.Context, wait: bool, follow: bool, **asked: Any) -> int:
+def command(ctx: click.Context, /, wait: bool, follow: bool, **asked: Any) -> int:
     """Start a run of SCRIPT.py, or of any command after `--`, from the committed code, and return.
 
     Everything after SCRIPT.py belongs to the script.
@@ -24,7 +24,6 @@ def command(ctx: click.Context, wait: bool, follow: bool, **asked: Any) -> int:
 
     early = ctx.obj
     app = App(os.environ, os.getcwd(), early.agent if early else None)
-    asked["is_command"] = ctx.params.get("is_command", False)
     run = submission.submit(app, early, asked)
     if run is None:
         return 0
