@@ -55,7 +55,7 @@ def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
 def _attempt(supervisor: Supervisor, what: str, step: Callable[[], None]) -> None:
     try:
         step()
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001  whatever it is, the seal must still be written
         import traceback
 
         traceback.print_exc()

@@ -134,7 +134,7 @@ def _become_task(launch: Launch, error_w: int) -> NoReturn:
     except OSError as e:
         what = launch.cwd if e.filename == launch.cwd else launch.argv[0]
         os.write(error_w, ("%s: %s" % (os.strerror(e.errno or 0), what)).encode("utf-8", "replace"))
-    except BaseException as e:
+    except BaseException as e:  # noqa: BLE001  told to the shim, which has the record to write
         os.write(error_w, repr(e).encode("utf-8", "replace"))
     finally:
         os._exit(127)

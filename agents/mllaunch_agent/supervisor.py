@@ -203,10 +203,11 @@ class Supervisor:
             if request["now"] and self.stopping:
                 self.stopping.hurry(now_s)
         timeout_s = self.spec["timeout_s"]
-        if timeout_s is not None and self._started_s is not None and not self.stopping:
-            if now_s - self._started_s > timeout_s:
-                self.events.write(protocol.TIMED_OUT, timeout_s=timeout_s)
-                self.stop(Cause("timeout", "%g s" % timeout_s), now_s)
+        if timeout_s is None or self._started_s is None or self.stopping:
+            return
+        if now_s - self._started_s > timeout_s:
+            self.events.write(protocol.TIMED_OUT, timeout_s=timeout_s)
+            self.stop(Cause("timeout", "%g s" % timeout_s), now_s)
 
     def stop(self, cause: Cause, now_s: float) -> None:
         self.stopping = Stopping(cause, self.spec["grace_s"], now_s)
@@ -257,8 +258,7 @@ class Supervisor:
         if same_boot and (
             processes.is_same(record["pid"], record["start_ticks"])
             or processes.is_same(record["shim_pid"], record["shim_start_ticks"])
-            or (is_running(record["pid"])
-            and record["pid"] in processes.children(os.getpid()))
+            or (is_running(record["pid"]) and record["pid"] in processes.children(os.getpid()))
         ):
             self._gone_since.pop(rank, None)
             return
@@ -312,7 +312,7 @@ class Supervisor:
             return  # the task lives on as our child
         self._shim_restarts += 1
         if self._shim_restarts <= _SHIM_RESTARTS and not self.stopping:
-            self._fork_shim([p for p in self.spec["tasks"] if p["rank"] == rank][0])
+            self._fork_shim(next(p for p in self.spec["tasks"] if p["rank"] == rank))
         else:
             shim.write_exit(self.folder, rank, None, None, error="the process that starts it was killed")
 
@@ -439,7 +439,7 @@ def _live(life: Any) -> NoReturn:
     status = 0
     try:
         life()
-    except BaseException:
+    except BaseException:  # noqa: BLE001  this life ends; a shim brings the next
         import traceback
 
         status = 1

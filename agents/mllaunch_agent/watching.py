@@ -71,7 +71,7 @@ class Watcher:
             try:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
                 work()
-            except Exception as e:
+            except Exception as e:  # noqa: BLE001  a probe must not take the others along
                 traceback.print_exc()
                 self._say(protocol.NOT_CAPTURED, what=name, why="%s: %s" % (type(e).__name__, e))
 

@@ -75,7 +75,8 @@ class Scheduler(Protocol):
 class RunQuery(NamedTuple):
     """Which runs to list, newest first. Several conditions must all hold.
 
-    unsettled: only runs from which more may come (RunStatus.seal is None). limit: -1 is none. params: (name, value) pairs that must match exactly.
+    unsettled: only runs from which more may come (RunStatus.seal is None). limit: -1 is none.
+    params: (name, value) pairs that must match exactly.
     """
 
     limit: int = 20
@@ -101,7 +102,7 @@ class RunLog(Protocol):
         """Listing, newest first."""
 
     def view(self, attempt: AttemptRef, node: str) -> tuple[dict[str, Any], int]:
-        """What was folded from a node's events, and how many bytes of its event stream that covers; ({}, 0) at first."""
+        """What was folded from a node's events, and how many bytes of the stream that covers; ({}, 0) at first."""
 
     def views(self, run_id: str) -> dict[tuple[int, str], dict[str, Any]]:
         """All views of a run by (attempt, node), in order."""
@@ -109,7 +110,8 @@ class RunLog(Protocol):
     def set_view(
         self, attempt: AttemptRef, node: str, view: dict[str, Any], *, was: int, now: int, status: RunStatus
     ) -> bool:
-        """Replace a view and the run's status together, if the view still covers ``was`` bytes. False: somebody else was first."""
+        """Replace a view and the run's status together. False if the view no longer covers ``was`` bytes: somebody
+        else was first."""
 
     def set_status(self, run_id: str, status: RunStatus) -> None:
         """Replace the run's status, durably."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mllaunch.errors import MllaunchError
 
 
-def guarded(command: Callable[[], object]) -> int:
+def guarded(command: Callable[[], object]) -> int:  # noqa: PLR0911  one line per kind of failure
     """Run a command; its exit code. Every failure is printed on stderr, without a traceback unless asked for."""
     import click
 
@@ -38,7 +38,7 @@ def guarded(command: Callable[[], object]) -> int:
         # The reader (head, less) has gone: nothing more to say to it, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001  the last resort, which says so
         _debug()
         _line(f"error[internal]: mllaunch itself failed: {type(e).__name__}: {_safe(str(e))}")
         _line("hint: run it again with --debug before the command for the traceback, and report it")

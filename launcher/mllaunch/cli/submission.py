@@ -78,7 +78,7 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Run | None:
     from mllaunch.capture import trees
     from mllaunch.usecases import submit as usecase
 
-    snapshot, config, plan = _prepare(app, early, asked)
+    snapshot, plan = _prepare(app, early, asked)
     app.scheduler.check(plan.job.resources)
     run = usecase.make_run(plan.job, snapshot, _submitter(app), app.environ, app.ids, app.clock)
     if asked["name"]:
@@ -101,7 +101,7 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Run | None:
     return run
 
 
-def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Config, Plan]:
+def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Plan]:
     """Configuration, code and plan; raises before anything is written."""
     from mllaunch.capture import snapshot as snapshots
     from mllaunch.usecases.plan import Look, plan
@@ -114,7 +114,7 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Con
     planned = plan(request, found.root, app.cwd, app.environ, Look(os.path.lexists, app.which))
     allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"
     snapshot = snapshots.decide(found, allow_dirty=allow_dirty, now=app.clock.now())
-    return snapshot, config, planned
+    return snapshot, planned
 
 
 def _flags(asked: dict[str, Any]) -> dict[str, object]:
@@ -241,16 +241,16 @@ def _say_dry_run(run: Run, plan: Plan, as_json: bool) -> None:
         return
     import shlex
 
+    job = plan.job
     print(f"would run   {shlex.join(run.spec.argv)}")
-    print(
-        f"in          a checkout of {run.snapshot.commit[:12]}"
-        + (f", folder {run.spec.workdir}" if run.spec.workdir else "")
-    )
-    print(
-        f"on          {run.submitted_by_host} via {run.spec.backend}, {plan.job.resources.tasks_per_node} task(s), {plan.job.resources.gpus} GPU(s)"
-    )
+    print(f"in          a checkout of {run.snapshot.commit[:12]}, folder {job.workdir or '.'}")
+    print(f"on          {run.submitted_by_host} via {job.backend}, {_tasks(job.resources.tasks_per_node)}")
     for path in run.spec.data:
         print(f"with data   {path}")
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'s' if count != 1 else ''}"
 
 
 def document(run: Run, node: str) -> dict[str, Any]:

@@ -21,9 +21,10 @@ class FileChange(NamedTuple):
 class Snapshot(NamedTuple):
     """A commit that holds all the code of a run, and the ref that keeps it alive.
 
-    commit, tree: full hexadecimal object ids (SHA-1 or SHA-256 repositories). base_commit: what the user had checked out; equal
-    to commit when the tree was clean. uncommitted: paths that commit adds to base_commit. ref: under
-    ``refs/mllaunch/``. repository: the root folder of the user's working tree, absolute. git_dir: its common git folder, absolute.
+    commit, tree: full hexadecimal object ids (SHA-1 or SHA-256 repositories). base_commit: what the user had
+    checked out; equal to commit when the tree was clean. uncommitted: paths that commit adds to base_commit.
+    ref: under ``refs/mllaunch/``. repository: the root folder of the user's working tree, absolute. git_dir: its
+    common git folder, absolute.
     branch: None when HEAD is detached. remote: the URL of ``origin`` with any credentials masked, or None.
     """
 
