@@ -11,7 +11,7 @@ def test_results_and_errors_come_through() -> None:
     thread = Bounded(5)
     assert thread.call(lambda: 3) == 3
     with pytest.raises(KeyError):
-        thread.call(lambda: {}["x"])
+        thread.call(lambda: dict[str, int]()["x"])
     assert thread.call(lambda: 4) == 4
     thread.close()
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import psutil
 import pytest
 
-from mllaunch_agent.probes import gpu, gpuload
+from mllaunch_agent.probes import gpu, gpuload, processes
 from mllaunch_agent.probes.gpu import FakeNvml as PretendedNvml
 from mllaunch_agent.probes.gpu import Gpus, Reading
 from tests.testbed.nvml import FakeNvml
@@ -32,8 +32,8 @@ def test_processes_of_others_are_named_with_user_and_command(fake_nvml: FakeNvml
     code = OPEN + UUIDS + "print(json.dumps(g.processes(uuids[0])))"
     own, gone = json.loads(fake_nvml.python(code))
     assert own["memory_bytes"] == 1000
-    assert own["user"] is not None
-    assert "pytest" in own["command"]
+    assert own["user"] == processes.user_of(os.getpid())
+    assert own["command"] == processes.command(os.getpid())
     assert gone == {"pid": 4000000, "memory_bytes": 7, "user": None, "command": None}
 
 
