@@ -98,10 +98,11 @@ class Renderer:
 
     def _shown(self, raw: bytes) -> str:
         text = raw.decode("utf-8", "backslashreplace")
+        harmless = re.compile(_FOR_LINES).sub
         if "\x1b" not in text:
-            return re.sub(_FOR_LINES, _visible, text)
+            return harmless(_visible, text)
         # Split before escaping: what stands around a removed sequence must not make a new one.
-        parts = [re.sub(_FOR_LINES, _visible, part) for part in re.split(_COLOUR, text)]
+        parts = [harmless(_visible, part) for part in re.split(_COLOUR, text)]
         if not self._colours:
             return "".join(parts)
         colours = re.findall(_COLOUR, text)
