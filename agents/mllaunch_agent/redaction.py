@@ -274,12 +274,11 @@ _SECRET_WORD = re.compile(
     r"APIKEY|AUTH|AUTHORIZATION|CREDENTIALS?|KEY|PASSPHRASE|PASSWD|PASSWORDS?|SECRETS?|TOKEN"
 )
 
-# Machine learning counts tokens and has keys that open nothing: a KEY or TOKEN beside these words is no
-# secret.
-_AMBIGUOUS = ("KEY", "TOKEN")
+# Machine learning counts tokens and has keys that open nothing; SSH_AUTH_SOCK is a path.
+_AMBIGUOUS = ("AUTH", "KEY", "TOKEN")
 _HARMLESS_BEFORE = re.compile(r"NUM|MAX|MIN|PER|PAD|EOS|BOS|UNK|CLS|SEP|MASK|SORT")
 _HARMLESS_AFTER = re.compile(
-    r"SIZE|LEN|LENGTH|DIM|COUNT|VALUE|HEADS|PADDING|DROPOUT|TYPE|LIMIT|BUDGET|POINTS"
+    r"SIZE|LEN|LENGTH|DIM|COUNT|VALUE|HEADS|PADDING|DROPOUT|TYPE|LIMIT|BUDGET|POINTS|SOCK"
 )
 
 
