@@ -134,7 +134,8 @@ SECRET_NAMES = """
 
 OTHER_NAMES = """
     --tokenizer --key-size --keypoints --num-tokens --max-tokens MONKEY author --pad-token --eos_token_id lr
-    TOKENIZERS_PARALLELISM --num-key-value-heads keyboard AUTHOR --token-dropout --max-token --sort-key SSH_AUTH_SOCK --auth-type PWD
+    TOKENIZERS_PARALLELISM --num-key-value-heads keyboard AUTHOR --token-dropout --max-token --sort-key
+    SSH_AUTH_SOCK --auth-type PWD
 """
 
 
