@@ -364,3 +364,28 @@ def test_the_children_of_these_tests_do_run() -> None:
         text=True,
     )
     assert done.returncode != 0
+
+
+def test_a_process_that_reads_before_it_writes_loses_nothing_to_one_that_leaves(
+    log: ClosableRunLog, kind: str, tmp_path: Path
+) -> None:
+    log.add(make_run(1), QUEUED)
+    log.close()
+    log.rows(RunQuery())  # opens for reading
+    log.set_status(make_run(1).id, RUNNING)  # then for writing
+    # Another program looks at the file. Whoever closes it last of all deletes the WAL; that must not be this one.
+    look = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("SELECT count(*) FROM run").fetchall()
+database.close()
+"""
+    subprocess.run([sys.executable, "-c", look, str(tmp_path / "home" / "runlog.sqlite3")], check=True)
+    log.add(make_run(2), QUEUED)
+    list_names = f"""
+from mllaunch.ports import RunQuery
+from tests.conformance.stores import RUN_LOGS
+print(*sorted(row.name for row in RUN_LOGS[{kind!r}]({str(tmp_path / "home")!r}).rows(RunQuery())))
+"""
+    seen = subprocess.run([sys.executable, "-c", list_names], check=True, stdout=-1, text=True).stdout.split()
+    assert seen == sorted(make_run(n).name for n in (1, 2))

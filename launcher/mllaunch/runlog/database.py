@@ -103,7 +103,11 @@ class Database:
 
     def _writing(self) -> sqlite3.Connection:
         if self._writer is None:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            if self._reader is None:
+                # Never while a connection of ours is open: closing any descriptor of the file drops all locks that
+                # this process has on it (https://www.sqlite.org/howtocorrupt.html#section_2_2).
+                # Another process would then take itself for the last, and delete the WAL that we write to.
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             writer = self._connect("rw")
             try:
                 self._prepare(writer)
