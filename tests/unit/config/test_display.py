@@ -14,11 +14,19 @@ TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
 
 
 def loaded(root: Path | None = None, **flags: object) -> Config:
-    return load(str(root) if root else None, {"HOME": "/nowhere"}, {k.replace("__", "."): v for k, v in flags.items()})
+    return load(
+        str(root) if root else None, {"HOME": "/nowhere"}, {k.replace("__", "."): v for k, v in flags.items()}
+    )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(project=TEXT, value=TEXT, memory=st.integers(1, 2**60), seconds=st.integers(0, 10**6), procs=st.integers(0, 9))
+@given(
+    project=TEXT,
+    value=TEXT,
+    memory=st.integers(1, 2**60),
+    seconds=st.integers(0, 10**6),
+    procs=st.integers(0, 9),
+)
 def test_what_is_shown_is_a_configuration_file_that_says_the_same(
     tmp_path: Path, project: str, value: str, memory: int, seconds: int, procs: int
 ) -> None:
@@ -46,7 +54,12 @@ def test_every_key_is_shown_with_its_origin() -> None:
 
 def test_secrets_are_masked_in_every_form() -> None:
     config = loaded(
-        env=["MY_PASSWORD=hunter22", "HFTOKEN=plainvalue", "URL=https://me:hunter22@host/", "apikey=hunter22"],
+        env=[
+            "MY_PASSWORD=hunter22",
+            "HFTOKEN=plainvalue",
+            "URL=https://me:hunter22@host/",
+            "apikey=hunter22",
+        ],
         server="https://me:hunter22@host",
     )
     for shown in (as_yaml(config), as_yaml(config, True), json.dumps(as_document(config))):

@@ -86,7 +86,9 @@ ray: {address: null}
 
 
 def test_each_source_yields_to_the_one_above_it(place: Place) -> None:
-    (place.user / "config.yaml").write_text("{runtime: docker, output: user, keep: 1d, python: user, backend: ssh}")
+    (place.user / "config.yaml").write_text(
+        "{runtime: docker, output: user, keep: 1d, python: user, backend: ssh}"
+    )
     (place.root / "pyproject.toml").write_text(
         '[tool.mllaunch]\nruntime = "process"\noutput = "toml"\nkeep = "2d"\npython = "toml"\n'
     )
@@ -132,7 +134,9 @@ def test_numbers_are_those_of_yaml_1_2(place: Place, written: str) -> None:
     assert place.load().resources.gpus == 12
 
 
-@pytest.mark.parametrize("word", ["yes", "no", "on", "off", "Yes", "1:30", "2026-11-21", "0b1", "1_000", "!!str 3", "<<"])
+@pytest.mark.parametrize(
+    "word", ["yes", "no", "on", "off", "Yes", "1:30", "2026-11-21", "0b1", "1_000", "!!str 3", "<<"]
+)
 def test_what_only_yaml_1_1_interprets_is_a_string(place: Place, word: str) -> None:
     place.yaml(f"project: {word}\n")
     assert place.load().project == word.removeprefix("!!str ")
@@ -144,7 +148,9 @@ def test_what_yaml_1_2_interprets_is_no_string_and_quotes_are_suggested(place: P
     assert fault.startswith("mllaunch.yaml:1:10: expected a text, not ") and "quotes" in fault
 
 
-@pytest.mark.parametrize("written", [".nan", "NaN", "-1", "1e99", '"four"', "four", "true", "'4'", "[1]", "{a: 1}", "null", "1025"])
+@pytest.mark.parametrize(
+    "written", [".nan", "NaN", "-1", "1e99", '"four"', "four", "true", "'4'", "[1]", "{a: 1}", "null", "1025"]
+)
 def test_bad_gpus_are_refused_with_what_is_expected(place: Place, written: str) -> None:
     (fault,) = place.yaml_faults(f"resources:\n  gpus: {written}\n")
     assert fault.startswith("mllaunch.yaml:2:9: expected a whole number from 0 to 1024")
@@ -161,7 +167,7 @@ def test_all_faults_of_all_sources_are_told_at_once(place: Place) -> None:
     (place.user / "config.yaml").write_text("a: [")
     faults = place.faults(flags={"resources.cpus": "many"}, MLLAUNCH_RUNTIME="vm")
     for start in (
-        'mllaunch.yaml:1:10: expected local | ssh | ray, not \'locl\'; did you mean "local"?',
+        "mllaunch.yaml:1:10: expected local | ssh | ray, not 'locl'; did you mean \"local\"?",
         "mllaunch.yaml:2:13: unknown key 'gpu'; did you mean resources.gpus?",
         "mllaunch.yaml:3:7: expected a duration",
         "mllaunch.yaml:4:1: the key 'keep' is there already, at mllaunch.yaml:3:1",
@@ -175,10 +181,14 @@ def test_all_faults_of_all_sources_are_told_at_once(place: Place) -> None:
 
 
 def test_a_key_of_another_section_is_recognised(place: Place) -> None:
-    assert place.yaml_faults("gpus: 1\n") == ("mllaunch.yaml:1:1: unknown key 'gpus'; did you mean resources.gpus?",)
+    assert place.yaml_faults("gpus: 1\n") == (
+        "mllaunch.yaml:1:1: unknown key 'gpus'; did you mean resources.gpus?",
+    )
 
 
-@pytest.mark.parametrize("tag", ["!!python/object:os.system", "!!python/object/apply:os.system", "!x", "!!binary", "!!set"])
+@pytest.mark.parametrize(
+    "tag", ["!!python/object:os.system", "!!python/object/apply:os.system", "!x", "!!binary", "!!set"]
+)
 def test_tags_that_are_no_plain_values_are_refused(place: Place, tag: str) -> None:
     for value in ("{}", "[id]", "id"):
         faults = place.yaml_faults(f"project: {tag} {value}\n")
@@ -209,7 +219,9 @@ def test_deep_nesting_is_refused_quickly(place: Place, text: str) -> None:
     assert "nested more than 20 deep" in fault
 
 
-@pytest.mark.parametrize("data", [b"", b"\n \n", b"# nothing\n", b"\xef\xbb\xbf", b"---\n", b"null", b"resources:\nenv:\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\n \n", b"# nothing\n", b"\xef\xbb\xbf", b"---\n", b"null", b"resources:\nenv:\n"]
+)
 def test_an_empty_file_is_an_empty_configuration(place: Place, data: bytes) -> None:
     place.yaml(data)
     assert place.load().resources.gpus == 0
@@ -241,7 +253,9 @@ def test_a_byte_order_mark_is_accepted_and_counts_for_no_column(place: Place) ->
         (b"#" * (1024 * 1024 + 1), ":1:1: larger than 1 MiB"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused_with_the_place(place: Place, data: bytes, said: str) -> None:
+def test_a_file_that_is_no_configuration_is_refused_with_the_place(
+    place: Place, data: bytes, said: str
+) -> None:
     (fault,) = place.yaml_faults(data)
     assert fault.startswith("mllaunch.yaml" + said)
 
@@ -250,7 +264,9 @@ def test_a_folder_or_a_fifo_in_place_of_the_file_is_refused(place: Place) -> Non
     path = place.root / "mllaunch.yaml"
     for make in (path.mkdir, lambda: os.mkfifo(path)):
         make()
-        assert place.faults() == ("mllaunch.yaml:1:1: cannot be read: expected a file, not a folder or a device",)
+        assert place.faults() == (
+            "mllaunch.yaml:1:1: cannot be read: expected a file, not a folder or a device",
+        )
         path.rmdir() if path.is_dir() else path.unlink()
 
 
@@ -291,7 +307,9 @@ def test_a_symlink_loop_is_a_fault_and_a_dangling_link_is_no_file(place: Place) 
         ("<<: {project: x}", "1:1: unknown key '<<'"),
     ],
 )
-def test_a_value_of_the_wrong_shape_is_refused_with_what_is_expected(place: Place, text: str, said: str) -> None:
+def test_a_value_of_the_wrong_shape_is_refused_with_what_is_expected(
+    place: Place, text: str, said: str
+) -> None:
     (fault,) = place.yaml_faults(text)
     assert fault.startswith(f"mllaunch.yaml:{said}"), fault
 
@@ -338,7 +356,9 @@ def test_a_pyproject_without_our_table_may_be_as_broken_as_it_likes(place: Place
         st.text(alphabet="abc:- []{}&*!?|>'\"#%@,\n\t019.~", max_size=80).map(str.encode),
     )
 )
-def test_no_file_content_leads_to_anything_but_a_configuration_or_its_error(place: Place, data: bytes) -> None:
+def test_no_file_content_leads_to_anything_but_a_configuration_or_its_error(
+    place: Place, data: bytes
+) -> None:
     place.yaml(data)
     (place.root / "pyproject.toml").write_bytes(b"[tool.mllaunch]\n" + data)
     try:
@@ -351,7 +371,7 @@ def test_home_is_the_chosen_folder_or_the_platforms(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.platform", "linux")
     assert home({"MLLAUNCH_HOME": "/a/../b"}) == "/b"
     assert home({"MLLAUNCH_HOME": "~/x", "HOME": "/h"}) == "/h/x"
-    assert home({"MLLAUNCH_HOME": "x"}) == os.path.abspath("x")
+    assert home({"MLLAUNCH_HOME": "x"}) == str(Path("x").absolute())
     assert home({"XDG_DATA_HOME": "/d", "HOME": "/h"}) == "/d/mllaunch"
     assert home({"XDG_DATA_HOME": "relative", "HOME": "/h"}) == "/h/.local/share/mllaunch"
     monkeypatch.setattr("sys.platform", "darwin")

@@ -52,7 +52,9 @@ def test_memory_is_read_exactly(text: object, size: int) -> None:
     assert parse_memory(text) == size
 
 
-@pytest.mark.parametrize("text", ["16G", "-1GiB", "0", "1e9", "GiB", "", "1.GiB", ".5GiB", "1_0MB", True, 1.5, "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["16G", "-1GiB", "0", "1e9", "GiB", "", "1.GiB", ".5GiB", "1_0MB", True, 1.5, "9" * 30]
+)
 def test_what_is_no_clear_size_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="16GiB"):
         parse_memory(text)
@@ -66,13 +68,17 @@ def test_durations_are_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "4", 4, "h", "30m1h", "1h1h", "-1s", "1e3s", "infs", "nans", "1 h", "40000d", None])
+@pytest.mark.parametrize(
+    "text", ["", "4", 4, "h", "30m1h", "1h1h", "-1s", "1e3s", "infs", "nans", "1 h", "40000d", None]
+)
 def test_what_is_no_clear_duration_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="1h30m"):
         parse_duration(text)
 
 
-@pytest.mark.parametrize("value", ["four", -1, 1025, 1e99, float("nan"), True, "", "1.0", "٣", "1" * 100, 10**4000])
+@pytest.mark.parametrize(
+    "value", ["four", -1, 1025, 1e99, float("nan"), True, "", "1.0", "٣", "1" * 100, 10**4000]
+)
 def test_a_count_out_of_range_or_of_another_type_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="expected a whole number from 0 to 1024"):
         parse_count(value, 0, 1024)
