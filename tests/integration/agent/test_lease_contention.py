@@ -23,7 +23,8 @@ GPUS = [f"GPU-{n}" for n in range(8)]
 CONTENDER = """
 import json, os, random, sys, time
 from mllaunch_agent import leases
-folder, name, seed, rounds, mortal = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "1"
+folder, name, seed, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+mortal = sys.argv[5] == "1"
 choice = random.Random(seed)
 log = os.open(folder + "/log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 def say(what, **more):
@@ -141,8 +142,7 @@ def test_a_lease_lives_as_long_as_the_child_that_inherited_it(tmp_path: Path) ->
         )
         answer = lease.try_take(GPUS, lambda _: [])
         assert isinstance(answer, Lease)
-        os.set_inheritable(reader, True)
-        subprocess.Popen(["sh", "-c", f"read x <&{reader}"], pass_fds=(reader, *answer.fds))
+        subprocess.Popen(["sh", "-c", "read x"], stdin=reader, pass_fds=answer.fds)
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(parent, 0)[1]) == signal.SIGKILL
     os.close(reader)
@@ -163,14 +163,12 @@ def test_the_restart_of_a_killed_supervisor_keeps_its_place(tmp_path: Path) -> N
     holder = Queue(directory).enter({"run": "holder", "run_id": "holder"}, 8).try_take(GPUS, lambda _: [])
     assert isinstance(holder, Lease)
     entered_reader, entered_writer = os.pipe()
-    dead_reader, dead_writer = os.pipe()
     info = {"run": "first", "run_id": "first", "attempt": 1}
     supervisor = os.fork()
     if supervisor == 0:
-        os.close(dead_reader)
+        holder.release()  # only this process's share of it
         Queue(directory).enter({**info, "pid": os.getpid()}, 1)
         if os.fork() == 0:  # the guard, which takes over
-            os.close(dead_writer)
             again = Queue(directory).enter({**info, "pid": os.getpid()}, 1)
             os.write(entered_writer, b"%d\n" % again.number)
             while isinstance(answer := again.try_take(GPUS, lambda _: []), Waiting):
@@ -189,5 +187,5 @@ def test_the_restart_of_a_killed_supervisor_keeps_its_place(tmp_path: Path) -> N
     while isinstance(answer := second.try_take(GPUS, lambda _: []), Waiting):
         os.sched_yield()
     answer.release()
-    for fd in (entered_reader, entered_writer, dead_reader, dead_writer):
-        os.close(fd)
+    os.close(entered_reader)
+    os.close(entered_writer)
