@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -75,16 +74,14 @@ def train_epoch(weights, momenta, data, rng, args):
             momenta[name] = MOMENTUM * momenta[name] - args.lr * gradients[name]
             weights[name] += momenta[name]
         if sys.stderr.isatty():
-            print(f"\rstep {step}/{len(starts)}", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(f"step {step}/{len(starts)}", end="\r", file=sys.stderr, flush=True)
     return np.mean(losses)
 
 
 def save(path, epoch, weights, momenta, rng):
     """Write to another name first: whoever finds the checkpoint under its own name finds it whole."""
-    arrays = {f"weight_{name}": weights[name] for name in WEIGHTS}
-    arrays.update({f"momentum_{name}": momenta[name] for name in WEIGHTS})
+    state = zip(KINDS, (weights, momenta), strict=True)
+    arrays = {f"{kind}_{name}": values[name] for kind, values in state for name in WEIGHTS}
     unfinished = path.with_suffix(".tmp")
     with unfinished.open("wb") as file:
         np.savez(file, epoch=epoch, rng=json.dumps(rng.bit_generator.state), **arrays)
@@ -101,7 +98,7 @@ def load(path):
         if not {"epoch", "rng", *(f"{kind}_{name}" for kind in KINDS for name in WEIGHTS)} <= set(arrays):
             sys.exit(f"train.py: {path} is no checkpoint of this script")
         return arrays
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way
         sys.exit(f"train.py: cannot read the checkpoint {path}: {error}")
 
 
