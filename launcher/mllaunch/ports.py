@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mllaunch.domain.job import Resources
-from mllaunch.domain.run import Run, RunRow, RunStatus
-from mllaunch.domain.snapshot import Snapshot
-from mllaunch_agent.protocol import Seal, StopRequest, TaskSpec
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from mllaunch.domain.job import Resources
+    from mllaunch.domain.run import Run, RunRow, RunStatus
+    from mllaunch.domain.snapshot import Snapshot
+    from mllaunch_agent.protocol import Seal, StopRequest, TaskSpec
+
 
 
 class AttemptRef(NamedTuple):

@@ -48,7 +48,7 @@ class App:
 
     @cached_property
     def home(self) -> str:
-        from mllaunch.config import home
+        from mllaunch.config.folders import home
 
         return home(self.environ)
 

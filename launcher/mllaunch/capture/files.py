@@ -18,7 +18,7 @@ from mllaunch.capture.git import Git, batch, shown, temporary_index
 from mllaunch.capture.submodules import Locate
 from mllaunch.errors import MllaunchError
 
-__all__ = ["Part", "Plan", "listing", "make_plan", "write"]
+__all__ = ["Part", "Plan", "intact", "listing", "make_plan", "write"]
 
 _CHUNK_BYTES = 1 << 20
 _ATTRIBUTES = b".gitattributes"
@@ -130,6 +130,35 @@ def write(part: Part, plan: Plan, target: bytes, earlier: bytes | None, worktree
         content = stream.read(size)
         _check(oid, hashlib.new(_algorithm(oid), b"blob %d\0" % size + content).hexdigest(), path)
         os.symlink(content, target + b"/" + path)
+
+
+def intact(part: Part, target: bytes) -> bool:
+    """Whether every file of the part is in ``target`` with its exact bytes. Reads all of them."""
+    suspects = []
+    for mode, oid, path in map(_row, part.records):
+        place = target + b"/" + path
+        if mode in {b"040000", b"160000"}:
+            if not os.path.isdir(place):
+                return False
+        elif _name_of(place, _algorithm(oid)) != oid:
+            suspects.append((oid, place))
+    pointers = lfs.pointers(part.git, {oid for oid, _ in suspects})
+    return all(oid in pointers and lfs.holds(os.fsdecode(place), pointers[oid]) for oid, place in suspects)
+
+
+def _name_of(path: bytes, algorithm: str) -> str | None:
+    """The object id that git would give to a file or symbolic link as it is, or None if there is none."""
+    try:
+        if os.path.islink(path):
+            content = os.readlink(path)
+            return hashlib.new(algorithm, b"blob %d\0" % len(content) + content).hexdigest()
+        with open(path, "rb") as file:
+            digest = hashlib.new(algorithm, b"blob %d\0" % os.fstat(file.fileno()).st_size)
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def _link(source: bytes, target: bytes, folder: bytes, names: list[bytes]) -> list[bytes]:

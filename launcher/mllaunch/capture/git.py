@@ -234,11 +234,12 @@ def explained(error: GitFailed, cwd: str) -> MllaunchError:
     """What a failure of git means to the user, with the next thing to try."""
     text = error.message
     where = shown(cwd)
+    lines = tuple(shown(line) for line in text.splitlines())
     if "dubious ownership" in text or "unsafe repository" in text:
         return NotPermitted(
             "not-your-repository",
             f"{where} belongs to another user, so git does not trust it",
-            evidence=tuple(text.splitlines()[:1]),
+            evidence=lines[:1],
             hint=f"if you trust it: git config --global --add safe.directory {where}",
         )
     if "must be run in a work tree" in text:
@@ -255,7 +256,7 @@ def explained(error: GitFailed, cwd: str) -> MllaunchError:
         return UsageError(
             "broken-repository",
             f"the .git of {where} does not lead to a repository",
-            evidence=tuple(text.splitlines()[:3]),
+            evidence=lines[:3],
             hint="git worktree repair, or clone again",
         )
     return MllaunchError(

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-__all__ = ["MAX_POINTER_BYTES", "Pointer", "holds", "object_path", "parse"]
+from mllaunch.capture.git import Git, batch
+
+__all__ = ["MAX_POINTER_BYTES", "Pointer", "copy", "holds", "object_path", "parse", "pointers"]
 
 MAX_POINTER_BYTES = 1024  # the specification: a pointer file is smaller than this
 _FIRST_LINE = b"version https://git-lfs.github.com/spec/v1\n"
@@ -31,6 +33,15 @@ def parse(blob: bytes) -> Pointer | None:
     if method != b"sha256" or len(oid) != 64 or oid.strip(b"0123456789abcdef") or not size.isdigit():
         return None
     return Pointer(oid.decode(), int(size))
+
+
+def pointers(git: Git, blobs: set[str]) -> dict[str, Pointer]:
+    """Those of the blobs that are pointers. Large ones are not read."""
+    sizes = batch(git, sorted(blobs), size_only=True) if blobs else iter(())
+    small = [name for name, kind, size, _ in sizes if kind == "blob" and size < MAX_POINTER_BYTES]
+    contents = batch(git, small) if small else iter(())
+    parsed = {name: parse(stream.read(size)) for name, _, size, stream in contents}
+    return {name: pointer for name, pointer in parsed.items() if pointer is not None}
 
 
 def object_path(git_dir: str, pointer: Pointer) -> str:

@@ -1,11 +1,16 @@
 """Kept trees: one folder per git tree, holding exactly its files, made once and never altered.
 
     STORE/<tree id>          a complete tree; jobs never run in it, they get an overlay or a copy
+    STORE/<tree id>.boot     the boot of the machine in which it was made or checked
     STORE/tmp-<pid>-<random> one being made or removed, locked (flock) by whoever does it
 
 A tree appears by rename, so it is there completely or not at all. A maker that was killed leaves a temporary
 folder whose lock is free; the next ``ensure`` or ``sweep`` removes it. Files that an earlier tree of the
 project holds unchanged are hard links to it.
+
+Nothing is flushed to disk here: that would slow every submit down. So a power cut may leave a tree whose files
+are empty. Each tree is therefore trusted within one boot only; after another its files are hashed once before
+it is given out again.
 """
 
 from __future__ import annotations
@@ -36,24 +41,19 @@ def ensure(store: str, snapshot: Snapshot) -> str:
     Raises MllaunchError "lfs-object-missing", "damaged-object", "hostile-tree"; OSError (disk full).
     """
     final = os.path.join(store, snapshot.tree)
-    if _is_used_again(final):
+    boot = _boot_id()
+    if _is_used_again(final) and _marked_boot(final) == boot:
         return final
     os.makedirs(store, exist_ok=True)
     _remove_stale(store)
-    git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
-    temporary, lock = _locked_folder(store)
     try:
-        _fill(os.fsencode(temporary), store, git, snapshot)
-        try:
-            os.rename(temporary, final)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise  # else another process was first, with the same content
+        if os.path.isdir(final):
+            _check(store, final, snapshot, boot)
+        if not os.path.isdir(final):
+            _make(store, final, snapshot)
+            _mark(final, boot)
     except GitFailed as error:
         raise explained(error, snapshot.repository) from error
-    finally:
-        _remove(temporary)
-        os.close(lock)
     return final
 
 
@@ -69,17 +69,86 @@ def sweep(store: str, keep: set[str], *, used_before_s: float | None = None) -> 
         path = os.path.join(store, name)
         if name in keep or (used_before_s is not None and _used_at_s(path) >= used_before_s):
             continue
-        grave, lock = _locked_folder(store)
+        _bury(store, path)
+
+
+def _make(store: str, final: str, snapshot: Snapshot) -> None:
+    temporary, lock = _locked_folder(store)
+    try:
+        _fill(os.fsencode(temporary), store, snapshot)
         try:
-            os.rename(path, grave)  # a half-removed tree must never be found under its id
-        except FileNotFoundError:
-            pass  # another sweep
-        finally:
-            _remove(grave)
-            os.close(lock)
+            os.rename(temporary, final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # else another process was first, with the same content
+    finally:
+        _remove(temporary)
+        os.close(lock)
 
 
-def _fill(target: bytes, store: str, git: Git, snapshot: Snapshot) -> None:
+def _bury(store: str, path: str) -> None:
+    """Remove a tree, which must never be found half-removed under its id."""
+    grave, lock = _locked_folder(store)
+    try:
+        os.rename(path, grave)
+        os.unlink(_mark_path(path))
+    except FileNotFoundError:
+        pass  # another process was first
+    finally:
+        _remove(grave)
+        os.close(lock)
+
+
+def _check(store: str, tree: str, snapshot: Snapshot, boot: str) -> None:
+    """Trust a tree from before this boot for the rest of it, or remove it. One process at a time checks."""
+    lock = os.open(os.path.join(store, "check.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _marked_boot(tree) == boot:
+            return  # another process has just checked or replaced it, and somebody may be using it
+        if _is_intact(tree, snapshot):
+            _mark(tree, boot)
+        else:
+            _bury(store, tree)
+            _make(store, tree, snapshot)
+            _mark(tree, boot)
+    finally:
+        os.close(lock)
+
+
+def _is_intact(tree: str, snapshot: Snapshot) -> bool:
+    """Whether a tree from before this boot survived it."""
+    git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
+    parts = files.listing(git, snapshot.tree, locator(snapshot))
+    return all(files.intact(part, os.fsencode(tree) + b"/" + part.prefix) for part in parts)
+
+
+def _boot_id() -> str:
+    """Names this boot of the machine; random(4)."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _mark_path(tree: str) -> str:
+    return tree + ".boot"
+
+
+def _marked_boot(tree: str) -> str | None:
+    try:
+        with open(_mark_path(tree)) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _mark(tree: str, boot: str) -> None:
+    """Note that the tree was complete in this boot. A torn note is no note."""
+    with open(_mark_path(tree), "w") as file:
+        file.write(boot)
+
+
+def _fill(target: bytes, store: str, snapshot: Snapshot) -> None:
+    git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
     locate = locator(snapshot)
     parts = files.listing(git, snapshot.tree, locate)
     earlier = _earlier_tree(store, git)
@@ -108,8 +177,10 @@ def _records(git: Git, tree: str, locate: Locate) -> dict[bytes, list[bytes]]:
 
 
 def _earlier_tree(store: str, git: Git) -> str | None:
-    """The most recently used kept tree whose objects this repository has."""
-    names = sorted(_trees(store), key=lambda name: _used_at_s(os.path.join(store, name)), reverse=True)
+    """The most recently used kept tree of this boot whose objects the repository has."""
+    boot = _boot_id()
+    names = [name for name in _trees(store) if _marked_boot(os.path.join(store, name)) == boot]
+    names.sort(key=lambda name: _used_at_s(os.path.join(store, name)), reverse=True)
     names = names[:_CANDIDATES]
     found = (
         [name for name, kind, _, _ in batch(git, names, size_only=True) if kind == "tree"] if names else []

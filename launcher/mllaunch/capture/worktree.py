@@ -11,7 +11,7 @@ import os
 from typing import NamedTuple
 
 from mllaunch.capture import lfs
-from mllaunch.capture.git import Git, GitFailed, Process, batch, explained, parse_config, shown
+from mllaunch.capture.git import Git, GitFailed, Process, explained, parse_config, shown
 from mllaunch.domain.snapshot import FileChange
 from mllaunch.errors import UsageError
 
@@ -210,9 +210,7 @@ def _without_smudged(git: Git, root: str, entries: list[Entry]) -> list[Entry]:
     candidates = {entry.path: entry.blob for entry in entries if entry.action == ADD and entry.blob}
     if not candidates:
         return entries
-    sizes = batch(git, sorted(set(candidates.values())), size_only=True)
-    small = [name for name, kind, size, _ in sizes if kind == "blob" and size < lfs.MAX_POINTER_BYTES]
-    pointers = {name: lfs.parse(stream.read(size)) for name, _, size, stream in batch(git, small)}
+    pointers = lfs.pointers(git, set(candidates.values()))
     kept = []
     for entry in entries:
         pointer = pointers.get(candidates.get(entry.path, ""))

@@ -5,7 +5,6 @@ Idempotent and safe beside itself: streams are appended by offset, views replace
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 from mllaunch.domain import view as views
@@ -143,7 +142,9 @@ class Collector(NamedTuple):
         return {"status": status, "at": seal["at"], "streams": streams}
 
     def _sha256(self, ref: StreamRef) -> str:
-        digest = hashlib.sha256()
+        from hashlib import sha256
+
+        digest = sha256()
         offset = 0
         while data := self.blobs.read(ref, offset, _READ_BYTES):
             digest.update(data)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,3 +209,41 @@ def test_sha256_repositories_are_stored_beside(tmp_path: Path, store: str) -> No
     codestore.checkout(store, found.commit, str(tmp_path / "out"))
     codestore.prune(store)
     assert files_of(tmp_path / "out") == files_of(root)
+
+
+# Preserves a snapshot and kills itself at the N-th step that changes the store.
+DOOMED = """
+import os, signal, sys
+from mllaunch.capture import codestore, snapshot
+left = int(sys.argv[3])
+def doomed(step):
+    def stepping(*args):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*args)
+    return stepping
+for name in ("_create", "_copy", "_add_shallow", "_set_ref"):
+    setattr(codestore, name, doomed(getattr(codestore, name)))
+codestore.preserve(sys.argv[1], snapshot.take(sys.argv[2], allow_dirty=True, now="2026-11-21T09:30:00Z"))
+"""
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_writer_killed_at_any_step_spoils_nothing(
+    tmp_path: Path, repository: Repository, store: str, step: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DOOMED, store, str(repository.root), str(step)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    found = take(repository)
+    with pytest.raises(NotFound):
+        codestore.checkout(store, found.commit, str(tmp_path / "out"))
+    codestore.preserve(store, found)
+    codestore.checkout(store, found.commit, str(tmp_path / "out"))
+    codestore.prune(store)
+    in_store(store, "fsck", "--strict")
+    assert files_of(tmp_path / "out") == files_of(repository.root)

@@ -80,8 +80,11 @@ def test_a_kept_tree_holds_the_file_in_place_of_the_pointer(tmp_path: Path, smud
     smudged.git(*WITHOUT_FILTERS, "commit", "--quiet", "--message", "notes")
     found = take(smudged)
     kept = Path(trees.ensure(str(tmp_path / "store"), found))
+    inode = kept.stat().st_ino
     assert (kept / "data.bin").read_bytes() == CONTENT
     assert (kept / "notes.txt").read_text() == POINTER
+    Path(f"{kept}.boot").write_text("an earlier boot")
+    assert Path(trees.ensure(str(tmp_path / "store"), found)).stat().st_ino == inode
 
 
 def test_the_working_tree_serves_when_the_object_is_not_in_the_store(

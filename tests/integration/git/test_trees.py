@@ -24,6 +24,11 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def kept_in(store: Path) -> set[str]:
+    """What is in a store beside the notes of when it was made."""
+    return {path.name for path in store.iterdir() if path.suffix != ".boot"}
+
+
 def test_a_kept_tree_holds_exactly_the_files_of_the_snapshot(repository: Repository, store: Path) -> None:
     repository.write("deep/er/empty", b"")
     repository.write("large.bin", bytes(range(256)) * 20_000)
@@ -32,7 +37,7 @@ def test_a_kept_tree_holds_exactly_the_files_of_the_snapshot(repository: Reposit
     assert kept == store / found.tree
     assert files_of(kept) == files_of(repository.root)
     assert kept.joinpath("latest").readlink() == Path("src/model.py")
-    assert [p.name for p in store.iterdir()] == [found.tree]
+    assert kept_in(store) == {found.tree}
 
 
 def test_a_second_call_gives_the_same_folder_untouched(repository: Repository, store: Path) -> None:
@@ -78,7 +83,7 @@ def test_what_a_killed_maker_left_is_removed_by_the_next_call(repository: Reposi
     (half / "src").mkdir(parents=True)
     found = take(repository)
     trees.ensure(str(store), found)
-    assert [p.name for p in store.iterdir()] == [found.tree]
+    assert kept_in(store) == {found.tree}
 
 
 def test_sweeping_removes_what_nobody_needs_and_keeps_the_rest(repository: Repository, store: Path) -> None:
@@ -96,6 +101,42 @@ def test_sweeping_removes_what_nobody_needs_and_keeps_the_rest(repository: Repos
     assert new.exists()
     trees.sweep(str(store), set())
     assert list(store.iterdir()) == []
+
+
+def test_a_tree_from_before_the_last_boot_is_checked_before_it_is_used_again(
+    repository: Repository, store: Path
+) -> None:
+    repository.write("data.bin", "x" * 5000)
+    found = take(repository)
+    kept = Path(trees.ensure(str(store), found))
+    mark = store / f"{found.tree}.boot"
+    for damage in (None, "empty", "link", "missing"):
+        mark.write_text("an earlier boot")
+        inode = kept.stat().st_ino
+        if damage == "empty":
+            (kept / "train.py").write_bytes(b"")
+        elif damage == "link":
+            (kept / "latest").unlink()
+            (kept / "latest").symlink_to("elsewhere")
+        elif damage == "missing":
+            (kept / "src/model.py").unlink()
+        assert Path(trees.ensure(str(store), found)) == kept
+        assert files_of(kept) == files_of(repository.root)
+        if damage is None:
+            assert kept.stat().st_ino == inode, "a good tree may be in use: it must not be replaced"
+        assert mark.read_text() != "an earlier boot"
+
+
+def test_files_are_never_shared_with_a_tree_that_a_power_cut_may_have_emptied(
+    repository: Repository, store: Path
+) -> None:
+    first = take(repository)
+    old = Path(trees.ensure(str(store), first))
+    (store / f"{first.tree}.boot").unlink()
+    (old / "train.py").write_bytes(b"")
+    repository.write("src/model.py", "changed\n")
+    new = Path(trees.ensure(str(store), take(repository)))
+    assert files_of(new) == files_of(repository.root)
 
 
 def test_a_missing_object_is_an_error_and_leaves_nothing_half_made(

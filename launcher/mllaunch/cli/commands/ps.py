@@ -62,7 +62,10 @@ def _query(everything: bool, conditions: dict[str, Any]) -> RunQuery:
 
 
 def _show(app: App, query: RunQuery, as_json: bool) -> None:
-    app.collector.collect_unsettled(events_only=True)
+    from mllaunch.ports import RunQuery
+
+    if app.log.rows(RunQuery(limit=1, unsettled=True)):  # most of the time there are none, and nothing to import
+        app.collector.collect_unsettled(events_only=True)
     rows = app.log.rows(query)
     if query.unsettled:
         rows = [row for row in rows if not row.status.state.is_final]  # a run that ended may still be sealing
