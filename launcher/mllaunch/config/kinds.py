@@ -103,6 +103,10 @@ def _text(value: object) -> str:
         raise ValueError(f"expected a text, not {shown(value)}{quote}")
     if any(character < " " or character == "\x7f" for character in value):
         raise ValueError(f"expected a text without control characters, not {shown(value)}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(
+            f"expected a text in UTF-8, not {shown(value)}"
+        )  # bytes that a variable or a flag brought
     return value
 
 

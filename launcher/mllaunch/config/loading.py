@@ -44,6 +44,7 @@ def load(root: str | None, environ: Mapping[str, str], flags: Mapping[str, objec
         values[setting.key], where = _effective(setting, sources, faults)
         origins.update(where)
     if faults:
+        faults = list(dict.fromkeys(faults))  # an alias repeats what is wrong with its anchor
         many = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
         raise ConfigError(
             "config-invalid",

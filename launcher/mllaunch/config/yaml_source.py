@@ -67,6 +67,7 @@ class _Builder:
         self._anchors: dict[str, tuple[Node, int]] = {}
         self._unfinished: set[str] = set()
         self._documents = 0
+        self._values = 0
 
     def take(self, event: Any) -> None:
         handler = getattr(self, "_" + type(event).__name__, None)
@@ -79,6 +80,7 @@ class _Builder:
             self._stop(event, "a second document; one file holds one configuration")
 
     def _ScalarEvent(self, event: Any) -> None:
+        self._count(event, 1)
         self._add(Node(self._scalar(event), self._place(event)), event.anchor, 1)
 
     def _SequenceStartEvent(self, event: Any) -> None:
@@ -101,18 +103,23 @@ class _Builder:
         if event.anchor not in self._anchors:
             self._stop(event, f"the alias *{event.anchor} refers to nothing")
         node, size = self._anchors[event.anchor]
-        if size + sum(collection.size for collection in self._open) > _VALUE_LIMIT:
-            self._stop(event, f"aliases expand to more than {_VALUE_LIMIT} values")
+        self._count(event, size)
         self._add(node, None, size)
 
     def _start(self, event: Any, value: object, kind: str) -> None:
         if event.tag not in (None, "!", _CORE_TAG + kind):
             self._refuse_tag(event)
+        self._count(event, 1)
         if len(self._open) >= _DEPTH_LIMIT:
             self._stop(event, f"nested more than {_DEPTH_LIMIT} deep")
         if event.anchor:
             self._unfinished.add(event.anchor)
         self._open.append(_Open(Node(value, self._place(event)), event.anchor))
+
+    def _count(self, event: Any, size: int) -> None:
+        self._values += size
+        if self._values > _VALUE_LIMIT:
+            self._stop(event, f"more than {_VALUE_LIMIT} values, with aliases expanded")
 
     def _add(self, node: Node, anchor: str | None, size: int) -> None:
         if anchor:

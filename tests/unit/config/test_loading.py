@@ -199,7 +199,22 @@ def test_an_alias_bomb_is_refused(place: Place) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     faults = place.yaml_faults("\n".join(lines))
-    assert any("aliases expand to more than 10000 values" in fault for fault in faults)
+    assert any("more than 10000 values, with aliases expanded" in fault for fault in faults)
+
+
+def test_a_fault_behind_an_alias_is_told_once(place: Place) -> None:
+    (fault,) = place.yaml_faults("resume_args: &args [3]\nweights_args: *args\n")
+    assert fault.startswith("mllaunch.yaml:1:21: expected a text")
+
+
+def test_a_file_of_a_hundred_thousand_values_is_refused(place: Place) -> None:
+    (fault,) = place.yaml_faults("data: [" + "a, " * 100_000 + "]")
+    assert "more than 10000 values" in fault
+
+
+def test_bytes_that_are_no_text_are_refused_in_a_variable(place: Place) -> None:
+    (fault,) = place.faults(MLLAUNCH_PROJECT="\udcff")
+    assert fault.startswith("MLLAUNCH_PROJECT: expected a text in UTF-8")
 
 
 def test_an_honest_alias_is_followed(place: Place) -> None:

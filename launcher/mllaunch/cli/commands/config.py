@@ -30,7 +30,7 @@ def _root(cwd: str) -> str | None:
     from mllaunch.capture.git import Git, GitFailed, explained
 
     try:
-        return os.fsdecode(Git(cwd).run("rev-parse", "--show-toplevel")).rstrip("\n")
+        return os.fsdecode(Git(cwd).run("rev-parse", "--show-toplevel")).removesuffix("\n")
     except GitFailed as error:
         failure = explained(error, cwd)
         if failure.code in ("no-repository", "bare-repository"):

@@ -48,7 +48,7 @@ def _configuration(folder: str) -> None:
 
     _make(folder)
     try:
-        root = os.fsdecode(Git(folder).run("rev-parse", "--show-toplevel")).rstrip("\n")
+        root = os.fsdecode(Git(folder).run("rev-parse", "--show-toplevel")).removesuffix("\n")
         is_new = False
     except GitFailed as error:
         failure = explained(error, folder)

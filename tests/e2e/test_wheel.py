@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_wheel_holds_both_packages_and_an_example_that_init_can_copy(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.partition("/")[0] for name in archive.namelist()}
+        archive.extractall(installed)
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"mllaunch", "mllaunch_agent"}
+    program = (
+        "import mllaunch, mllaunch_agent, sys\n"
+        f"assert mllaunch.__file__.startswith({str(installed)!r}), mllaunch.__file__\n"
+        "from mllaunch.cli.main import main; main()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, "init", "--example", "digits", str(tmp_path / "digits")],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(installed)},
+        check=True,
+        capture_output=True,
+    )
+    for file in (ROOT / "examples" / "digits").iterdir():
+        if file.is_file():
+            assert (tmp_path / "digits" / file.name).read_bytes() == file.read_bytes()
