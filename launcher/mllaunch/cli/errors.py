@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from mllaunch.errors import MllaunchError
 
 
-def guarded(command: Callable[[], object]) -> int:  # noqa: PLR0911  one line per kind of failure
+def guarded(command: Callable[[], object]) -> int:
     """Run a command; its exit code. Every failure is printed on stderr, without a traceback unless asked for."""
-    import click
-
     from mllaunch.errors import MllaunchError
 
     try:
@@ -23,15 +21,7 @@ def guarded(command: Callable[[], object]) -> int:  # noqa: PLR0911  one line pe
         _debug()
         print_error(e)
         return e.exit_code
-    except click.exceptions.Exit as e:
-        return e.exit_code
-    except click.UsageError as e:
-        _usage(e)
-        return 2
-    except click.ClickException as e:
-        _line(f"error[usage]: {e.format_message()}")
-        return 2
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         _line("")
         return 130
     except BrokenPipeError:
@@ -39,11 +29,34 @@ def guarded(command: Callable[[], object]) -> int:  # noqa: PLR0911  one line pe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as e:  # noqa: BLE001  the last resort, which says so
+        code = _from_click(e)
+        if code is not None:
+            return code
         _debug()
         _line(f"error[internal]: mllaunch itself failed: {type(e).__name__}: {_safe(str(e))}")
         _line("hint: run it again with --debug before the command for the traceback, and report it")
         return 125
     return result if isinstance(result, int) else 0
+
+
+def _from_click(error: Exception) -> int | None:
+    """The exit code of what click raises on purpose, said in our way; None for anything else."""
+    if "click" not in sys.modules:
+        return None
+    import click
+
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        _line("")
+        return 130
+    if isinstance(error, click.ClickException):
+        _line(f"error[usage]: {_safe(error.format_message())}")
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        if context is not None:
+            _line(f"hint: {context.command_path} --help")
+        return 2
+    return None
 
 
 def print_error(error: MllaunchError) -> None:
@@ -55,15 +68,6 @@ def print_error(error: MllaunchError) -> None:
         _line(f"  {_safe(line)}")
     if error.hint:
         _line(f"hint: {_safe(error.hint)}")
-
-
-def _usage(error: object) -> None:
-    import click
-
-    assert isinstance(error, click.UsageError)
-    _line(f"error[usage]: {_safe(error.format_message())}")
-    if error.ctx is not None:
-        _line(f"hint: {error.ctx.command_path} --help")
 
 
 def _debug() -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mllaunch.cli import listing
+
 if TYPE_CHECKING:
     from mllaunch.ports import RunQuery
-    from mllaunch.wiring import App
 
-_HEADERS = ("RUN", "STATE", "SUBMITTED", "TOOK", "COMMAND", "NOTE")
 _WATCH_S = 1.0
 
 
@@ -31,14 +31,14 @@ def command(everything: bool, watch: bool, as_json: bool, **conditions: Any) -> 
     app = App(os.environ, os.getcwd())
     query = _query(everything, conditions)
     if not watch:
-        _show(app, query, as_json)
+        listing.show(app, query, as_json=as_json)
         return 0
     import time
 
     while True:
         if sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[J")
-        _show(app, query, as_json)
+        listing.show(app, query, as_json=as_json)
         time.sleep(_WATCH_S)
 
 
@@ -53,72 +53,9 @@ def _query(everything: bool, conditions: dict[str, Any]) -> RunQuery:
             raise UsageError("param", f"--param {text}: expected NAME=VALUE, such as lr=3e-4")
         params.append((name, value))
     return RunQuery(
-        limit=-1 if everything else 20,
+        limit=-1 if everything else listing.NEWEST,
         unsettled=conditions["unfinished"],
         project=conditions["project"],
         tag=conditions["tag"],
         params=tuple(params),
     )
-
-
-def _show(app: App, query: RunQuery, as_json: bool) -> None:
-    from mllaunch.ports import RunQuery
-
-    if app.log.rows(RunQuery(limit=1, unsettled=True)):  # most of the time there are none, and nothing to import
-        app.collector.collect_unsettled(events_only=True)
-    rows = app.log.rows(query)
-    if query.unsettled:
-        rows = [row for row in rows if not row.status.state.is_final]  # a run that ended may still be sealing
-    if as_json:
-        import json
-
-        sys.stdout.write(json.dumps([_document(row) for row in rows]) + "\n")
-        return
-    if not rows:
-        sys.stderr.write("no runs\n")
-        return
-    from mllaunch.cli import table, terminal, times
-
-    now = app.clock.now()
-    on_terminal = terminal.is_terminal(sys.stdout)
-    lines = []
-    for row in rows:
-        status = row.status
-        end = status.ended_at or (now if status.started_at else None)
-        took = times.duration(times.seconds_between(status.started_at, end))
-        note = status.waiting or _why(row) or row.note or ""
-        at = times.when(row.submitted_at, now, terminal=on_terminal)
-        lines.append((row.name, status.state.value, at, took, row.command, note))
-
-    def paint(column: int, text: str) -> str:
-        return terminal.state(text, sys.stdout) if _HEADERS[column] == "STATE" else text
-
-    sys.stdout.write(table.table(lines, _HEADERS, terminal.width(sys.stdout), paint))
-
-
-def _why(row: Any) -> str | None:
-    reason = row.status.reason
-    if reason is None or row.status.state.value == "cancelled":
-        return None
-    return str(reason.message)
-
-
-def _document(row: Any) -> dict[str, Any]:
-    status = row.status
-    return {
-        "id": row.id,
-        "name": row.name,
-        "project": row.project,
-        "command": row.command,
-        "state": status.state.value,
-        "reason": status.reason._asdict() if status.reason else None,
-        "exit_code": status.exit_code,
-        "attempt": status.attempt,
-        "waiting": status.waiting,
-        "seal": status.seal,
-        "submitted_at": row.submitted_at,
-        "started_at": status.started_at,
-        "ended_at": status.ended_at,
-        "tags": list(row.tags),
-        "note": row.note,
-    }
