@@ -1,0 +1,120 @@
+"""What holds for every test: real parts are there or the test says so, and a developer's settings stay outside.
+
+``@pytest.mark.real("gcc")`` marks a test that needs a real part. Where the part is missing the test is skipped
+with the reason; with MLLAUNCH_REQUIRE_REAL=1 that, and every other skip, is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REQUIRE_REAL = os.environ.get("MLLAUNCH_REQUIRE_REAL") == "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith("MLLAUNCH_")]:
+        if name != "MLLAUNCH_REQUIRE_REAL":
+            del os.environ[name]
+    # Start-up time is measured and files are compiled as they are for a user.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def _program(name: str) -> Callable[[], str | None]:
+    return lambda: None if shutil.which(name) else f"{name} is not installed"
+
+
+def _docker() -> str | None:
+    program = shutil.which("docker")
+    if program is None:
+        return "docker is not installed"
+    done = subprocess.run([program, "info"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60)
+    return None if done.returncode == 0 else f"docker does not answer: {done.stderr.decode().strip()}"
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "not root"
+
+
+def _overlay() -> str | None:
+    from mllaunch_agent import overlay
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder, name)) for name in ("tree", "upper", "scratch", "target")]
+        for path in paths:
+            Path(path).mkdir()
+        if not overlay.mount(*paths):
+            return "no overlay can be mounted here"
+        overlay.unmount(paths[3])
+    return None
+
+
+# Each answers None if the part is there, else what is missing.
+PARTS: dict[str, Callable[[], str | None]] = {
+    "docker": _docker,
+    "gcc": _program("gcc"),
+    "git-lfs": _program("git-lfs"),
+    "mmdebstrap": _program("mmdebstrap"),
+    "overlay": _overlay,
+    "root": _root,
+}
+
+
+@cache
+def missing(part: str) -> str | None:
+    return PARTS[part]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    unknown = {
+        part
+        for item in items
+        for mark in item.iter_markers("real")
+        for part in mark.args
+        if part not in PARTS
+    }
+    if unknown:
+        raise pytest.UsageError(f"real: no such part: {', '.join(sorted(unknown))}; see tests/conftest.py")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("real"):
+        for part in mark.args:
+            why = missing(part)
+            if why:
+                pytest.skip(f"needs {part}: {why}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped:
+        _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: Any) -> None:
+    if REQUIRE_REAL:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason} (MLLAUNCH_REQUIRE_REAL=1: nothing may be skipped)"
