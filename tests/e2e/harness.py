@@ -320,7 +320,8 @@ def run_in_terminal(
         stdout=inner,
         stderr=inner,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that a typed Ctrl-C becomes a signal
+        # So that a typed Ctrl-C becomes a signal.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  one system call
     )
     os.close(inner)
     output = b""

@@ -44,6 +44,9 @@ _OPTIONS = (
         "--max-retries", type=click.IntRange(0, 1000), default=0, metavar="N", help="Further attempts."
     ),
     click.option("--timeout", metavar="TIME", help="Stop it after, such as 4h or 90s."),
+    click.option(
+        "--grace", metavar="TIME", help="Between SIGTERM and SIGKILL when it is stopped; default: 30s."
+    ),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
 )
@@ -142,14 +145,18 @@ def _flags(asked: dict[str, Any]) -> dict[str, object]:
 
 def _request(asked: dict[str, Any], config: Config) -> Any:
     from mllaunch.config.units import parse_duration
-    from mllaunch.domain.job import Resources
+    from mllaunch.domain.job import GRACE_S, Resources
     from mllaunch.usecases.plan import Request
 
     _only_here(config)
-    try:
-        timeout_s = parse_duration(asked["timeout"]) if asked["timeout"] else None
-    except ValueError as e:
-        raise UsageError("timeout", f"--timeout {asked['timeout']}: {e}") from e
+
+    def duration_s(option: str) -> float | None:
+        try:
+            return parse_duration(asked[option]) if asked[option] else None
+        except ValueError as e:
+            raise UsageError(option, f"--{option} {asked[option]}: {e}") from e
+
+    grace_s = duration_s("grace")
     wanted = config.resources
     return Request(
         words=tuple(asked["words"]),
@@ -168,7 +175,8 @@ def _request(asked: dict[str, Any], config: Config) -> Any:
         note=asked["note"],
         tags=tuple(asked["tags"]),
         max_retries=asked["max_retries"],
-        timeout_s=timeout_s,
+        timeout_s=duration_s("timeout"),
+        grace_s=GRACE_S if grace_s is None else grace_s,
     )
 
 

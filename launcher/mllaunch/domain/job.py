@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+GRACE_S = 30.0
+
 
 class Resources(NamedTuple):
     """What one node's share of a run asks for.
@@ -31,6 +33,7 @@ class JobSpec(NamedTuple):
     root, or None for a bare command. args: what followed the script. workdir: the folder the task starts in,
     relative to the repository's root, "" for the root itself. data: paths relative to workdir.
     environment: what the user set or named for the task with --env (values included). timeout_s: None is no limit.
+    grace_s: between SIGTERM and SIGKILL when it is stopped.
     """
 
     argv: tuple[str, ...]
@@ -49,4 +52,4 @@ class JobSpec(NamedTuple):
     tags: tuple[str, ...] = ()
     max_retries: int = 0
     timeout_s: float | None = None
-    grace_s: float = 30.0
+    grace_s: float = GRACE_S

@@ -32,6 +32,7 @@ class Request(NamedTuple):
     tags: tuple[str, ...]
     max_retries: int
     timeout_s: float | None
+    grace_s: float
 
 
 class Look(NamedTuple):
@@ -81,6 +82,7 @@ def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look
         tags=request.tags,
         max_retries=request.max_retries,
         timeout_s=request.timeout_s,
+        grace_s=request.grace_s,
     )
     return Plan(job, python)
 

@@ -15,7 +15,7 @@ _CONFIRM_S = 3.0  # a program that ends on SIGTERM has done so by then; another 
 @click.argument("run")
 @click.option("--now", is_flag=True, help="SIGKILL at once, without the grace period.")
 def command(run: str, now: bool) -> int:
-    """End a run: SIGTERM, 30 seconds of grace, then SIGKILL for everything that it started."""
+    """End a run: SIGTERM, its grace period (30 seconds, or --grace), then SIGKILL for all that it started."""
     from mllaunch.domain.render import escape
     from mllaunch.errors import MllaunchError
     from mllaunch.ports import AttemptRef
@@ -37,5 +37,7 @@ def command(run: str, now: bool) -> int:
         sys.stderr.write(f"{found.name} {status.state.value}\n")
     else:
         who = escape(found.name)
-        sys.stderr.write(f"{who} was asked to stop and has 30 s to end; at once: mllaunch stop {who} --now\n")
+        sys.stderr.write(
+            f"{who} was asked to stop and has {found.spec.grace_s:g} s to end; at once: mllaunch stop {who} --now\n"
+        )
     return 0
