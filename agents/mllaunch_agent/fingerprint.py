@@ -32,7 +32,7 @@ Row = List[Any]  # [path, size, mtime_ns, ctime_ns, inode, content]
 
 
 class Names(NamedTuple):
-    total: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     first: Tuple[str, ...]  # at most 20, in the order of the walk
 
 
