@@ -127,13 +127,6 @@ def _escapes(path: str) -> bool:
     return False
 
 
-def _data(value: object) -> str:
-    path = _text(value)
-    if not path.startswith("/") and _escapes(path):
-        raise ValueError(f"expected an absolute path or one inside the repository, not {shown(path)}")
-    return path
-
-
 def _output(value: object) -> str:
     path = _text(value)
     if path.startswith("/") or _escapes(path):
@@ -206,7 +199,9 @@ URL = _scalar("http:// or https:// address", _url, literal=True)
 MEMORY = _scalar('size such as "16GiB", or bytes', parse_memory)._replace(write=format_memory, unit="_bytes")
 DURATION = _scalar('duration such as "4h"', parse_duration)._replace(write=format_duration, unit="_s")
 OUTPUT = _scalar("folder inside the work folder", _output, literal=True)
-DATA = _list(_scalar("path", _data))
+DATA = _list(
+    _scalar("path", _text)
+)  # whether it lies in the repository depends on the work folder: submit knows
 VARIABLE = _scalar("NAME or NAME=VALUE", _variable)
 VARIABLES = _list(VARIABLE, unique=lambda variable: variable[0])._replace(
     write=lambda pairs: [name if value is None else f"{name}={value}" for name, value in pairs]

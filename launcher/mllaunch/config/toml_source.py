@@ -34,8 +34,11 @@ def parse_toml(text: str, name: str, faults: list[str]) -> Node | None:
         table = table.get(key) if isinstance(table, dict) else None
     if table is None:
         return None
-    marks = _marks(text)
-    return _node(table, _TABLE, f"{name}:1:1", name, marks)
+    try:
+        return _node(table, _TABLE, f"{name}:1:1", name, _marks(text))
+    except RecursionError:  # a dotted key of a thousand parts, which tomllib reads without recursion
+        faults.append(f"{name}:1:1: nested too deep")
+        return None
 
 
 def _syntax_fault(said: str, name: str) -> str:
@@ -79,4 +82,4 @@ def _marks(text: str) -> dict[_Path, str]:
 
 
 def _dotted(key: str) -> _Path:
-    return tuple(part.strip().strip("\"'") for part in key.split("."))
+    return tuple(part.strip().strip("\"'") for part in key.split(".", 10))  # ours nest three deep
