@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from mllaunch_agent import protocol, redaction, system, workdir
 from mllaunch_agent.probes import processes
+from mllaunch_agent.probes.gpu import Gpus
 from mllaunch_agent.shim import release_ballast
 
 if TYPE_CHECKING:
@@ -44,10 +45,9 @@ def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     """Put the record in order and seal it."""
     os.setpriority(os.PRIO_PROCESS, 0, 10)
     supervisor.dismiss_shims()
+    _attempt(supervisor, "GPUs after the end", lambda: _give_gpus_back(supervisor))
     _attempt(supervisor, "usage", lambda: _finish_watching(supervisor))
     _attempt(supervisor, "files written", lambda: _record_outputs(supervisor))
-    if supervisor.lease:
-        supervisor.lease.release()
     supervisor.family.close()
     seal(supervisor, ended)
 
@@ -64,22 +64,43 @@ def _attempt(supervisor: Supervisor, what: str, step: Callable[[], None]) -> Non
 
 def _finish_watching(supervisor: Supervisor) -> None:
     if supervisor.watcher:
-        supervisor.watcher.finish(supervisor.events, _FACTS_PATIENCE_S)
+        supervisor.watcher.finish(supervisor.events, list(supervisor.exits.values()), _FACTS_PATIENCE_S)
+
+
+def _give_gpus_back(supervisor: Supervisor) -> None:
+    """Free the lease; a process that is on the GPUs even now is named, for it is in the next run's way."""
+    if supervisor.lease is None:
+        return
+    try:
+        gpus = Gpus(supervisor.spec["import_path"])
+        used = [
+            dict(user, gpu=uuid) for uuid in supervisor.lease.uuids for user in gpus.processes(uuid) or ()
+        ]
+        if used:
+            supervisor.events.write(protocol.GPUS_STILL_USED, gpus=used)
+    finally:
+        supervisor.lease.release()
 
 
 def _record_outputs(supervisor: Supervisor) -> None:
+    spec = supervisor.spec
+    work = os.path.join(spec["folder"], "work")
+    deleted: List[str] = []
+    if not spec["in_place"]:
+        if not os.path.exists(work):
+            return
+        deleted = workdir.release(spec["folder"])["deleted"]
+
     from mllaunch_agent import outputs
 
-    spec = supervisor.spec
-    if not (spec["in_place"] or os.path.exists(os.path.join(spec["folder"], "work"))):
-        return
-    released: Dict[str, Any] = {}
-    if not spec["in_place"]:
-        released = workdir.release(spec["folder"])
+    if spec["in_place"]:
+        lines = outputs.scan(spec["in_place"], since_ns=supervisor.started_ns())
+    else:
+        lines = outputs.scan(work, deleted)
     # Only a finished scan becomes a stream: one begun by a supervisor that dies must not have been shipped.
     temporary = os.path.join(spec["folder"], "files.tmp")
     with open(temporary, "wb") as f:
-        for line in outputs.scan(spec, released):
+        for line in lines:
             f.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
     os.rename(temporary, os.path.join(spec["folder"], "streams", protocol.FILES))
 

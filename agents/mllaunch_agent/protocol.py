@@ -37,6 +37,11 @@ def stderr_stream(rank: int) -> str:
     return "stderr.%d" % rank
 
 
+def manifest_stream(number: int) -> str:
+    """The manifest of the number-th data path; its rows are described in docs/fingerprint.md."""
+    return "manifest.%d" % number
+
+
 class TaskPlace(TypedDict):
     """One task of an attempt on this node."""
 
@@ -80,6 +85,7 @@ class TaskSpec(TypedDict):
     import_path: List[str]  # where psutil and pynvml may be found
     master_addr: str
     user: str  # who submitted
+    cache: str  # folder of this user for what may be forgotten
     lease_dir: Optional[str]  # None: the node's own
 
 
@@ -148,8 +154,9 @@ TIMED_OUT = "timed_out"  # timeout_s
 LEFTOVERS = "leftovers"  # processes: [{pid, command}], killed: how many
 HOST = "host"  # facts of the node, see probes/host.py
 PYTHON = "python"  # facts of the tasks' interpreter, see probes/python.py
-DATA = "data"  # path, kind, digest, size_bytes, files, manifest: stream
-DATA_CHANGED = "data_changed"  # path, added, removed, modified: counts and up to 20 names each
+DATA = "data"  # path, manifest: stream, and a fingerprint.Fingerprint
+DATA_CHANGED = "data_changed"  # path, added, removed, modified: each {count, first: up to 20 names}
+GPUS_STILL_USED = "gpus_still_used"  # gpus: [{gpu, pid, user, command}] after every task had ended
 GAP = "gap"  # stream, offset, size_bytes, reason
 RESTARTED = "restarted"  # a supervisor took over from one that died: last_seen_boot_s, cut_bytes
 NOT_CAPTURED = "not_captured"  # what, why

@@ -358,6 +358,10 @@ class Supervisor:
             if processes.is_same(record["shim_pid"], record["shim_start_ticks"]):
                 os.kill(record["shim_pid"], signal.SIGKILL)
 
+    def started_ns(self) -> int:
+        """When this attempt's folder was made, by the clock that file times are taken from."""
+        return os.stat(os.path.join(self.folder, "spec.json")).st_mtime_ns
+
     def _first_event_s(self) -> float:
         for event in self.events.past:
             if event["kind"] == protocol.TASK_STARTED:

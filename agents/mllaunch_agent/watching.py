@@ -20,6 +20,7 @@ from mllaunch_agent.streams import EventLog, Stream
 
 _SAMPLE_S = 1.0
 _FACTS_DELAY_S = 0.3  # the task's own start has the processor first
+_DATA_PATIENCE_S = 6 * 3600.0  # a large data folder on a slow disk is read to its end
 _NICE = 10
 
 
@@ -46,20 +47,19 @@ class Watcher:
             kind, fields = self._inbox.popleft()
             events.write(kind, **fields)
 
-    def finish(self, events: EventLog, patience_s: float) -> None:
+    def finish(self, events: EventLog, exits: Sequence[protocol.ExitRecord], patience_s: float) -> None:
         """The tasks are over: last sample, usage, and whatever facts are still on their way, within limits."""
         self._ending.set()
         deadline_s = time.monotonic() + patience_s
         for thread in self._threads:
-            thread.join(max(0.0, deadline_s - time.monotonic()))
+            is_data = thread.name == "fingerprint"
+            thread.join(_DATA_PATIENCE_S if is_data else max(0.0, deadline_s - time.monotonic()))
             if thread.is_alive():
-                self._say(
-                    protocol.NOT_CAPTURED, what=thread.name, why="gave no answer within %g s" % patience_s
-                )
+                self._say(protocol.NOT_CAPTURED, what=thread.name, why="it took too long")
         self.drain(events)
         if self._usage:
             wall_s = round(system.boot_s() - self._started_s, 3)
-            events.write(protocol.USAGE, wall_s=wall_s, **self._usage)
+            events.write(protocol.USAGE, wall_s=wall_s, **_at_least(self._usage, exits))
 
     def _say(self, kind: str, **fields: Any) -> None:
         self._inbox.append((kind, fields))
@@ -117,10 +117,23 @@ class Watcher:
                 self._say(protocol.NOT_CAPTURED, **entry)
 
     def _fingerprint(self) -> None:
+        if not self._spec["data"]:
+            return
         from mllaunch_agent import dataset
 
-        for kind, fields in dataset.fingerprint(self._spec, self._folder):
+        for kind, fields in dataset.fingerprints(self._spec):
             self._say(kind, **fields)
         self._ending.wait()
-        for kind, fields in dataset.recheck(self._spec, self._folder):
+        for kind, fields in dataset.changes(self._spec):
             self._say(kind, **fields)
+
+
+def _at_least(usage: Dict[str, Any], exits: Sequence[protocol.ExitRecord]) -> Dict[str, Any]:
+    """Usage as sampled, or what the kernel counted at the exits where that is more: short tasks end between samples."""
+    cpu_s = sum(record["cpu_s"] or 0.0 for record in exits)
+    rss_bytes = max((record["max_rss_bytes"] or 0 for record in exits), default=0)
+    more = {
+        "cpu_s": max(usage["cpu_s"] or 0.0, cpu_s),
+        "max_rss_bytes": max(usage["max_rss_bytes"] or 0, rss_bytes),
+    }
+    return {**usage, **{key: value for key, value in more.items() if value}}

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mllaunch_agent.protocol import Seal, StopRequest, TaskSpec
 
 
-
 class AttemptRef(NamedTuple):
     """Names one attempt of a run. number counts from 1."""
 

@@ -84,6 +84,13 @@ class App:
         return os.path.join(self.home, "trees")
 
     @cached_property
+    def cache(self) -> str:
+        """The folder for what may be forgotten."""
+        path = os.path.join(self.home, "cache")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        return path
+
+    @cached_property
     def scheduler(self) -> LocalScheduler:
         from mllaunch.schedulers.local import LocalScheduler
 

@@ -52,6 +52,7 @@ _FIXED_CONFIG = (
     ("core.splitIndex", "false"),  # or a temporary index would leave a shared one in the user's repository
     ("core.logAllRefUpdates", "false"),
     ("core.quotePath", "false"),
+    ("core.safecrlf", "false"),
     ("diff.external", ""),
     ("protocol.allow", "never"),
     ("gc.auto", "0"),
@@ -87,6 +88,24 @@ class Process(NamedTuple):
         if status != 0:
             raise GitFailed(self.command, os.waitstatus_to_exitcode(status), os.fsdecode(err).strip())
         return out
+
+    def has_ended_within(self, timeout_s: float) -> bool:
+        """Whether the process is over, waiting for it at most so long."""
+        import select
+
+        try:
+            watched = os.pidfd_open(self.pid)
+        except OSError:  # not before Linux 5.3, nor in some sandboxes: then we wait without a limit
+            return True
+        try:
+            return bool(select.select([watched], [], [], timeout_s)[0])
+        finally:
+            os.close(watched)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        os.kill(self.pid, 9)
+        self.discard()
 
     def discard(self) -> None:
         """Wait for the end and forget the outcome."""

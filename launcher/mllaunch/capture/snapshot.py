@@ -207,7 +207,7 @@ def _tracked_counts(found: Worktree, paths: list[str]) -> dict[str, tuple[int, i
         *paths,
     )
     try:
-        output = process.finish()
+        output = worktree.finish_reading(process, os.fsencode(found.root))
     except GitFailed:  # a FIFO in the place of a file, for one; the listing is good without numbers
         return {}
     records = [record.split("\t", 2) for record in os.fsdecode(output).split("\0")[:-1]]
@@ -260,7 +260,10 @@ def _write_tree(found: Worktree, git: Git, links: dict[str, str]) -> str:
         records = "".join(f"160000 {commit}\t{path}\0" for path, commit in sorted(links.items()))
         git.run("update-index", "-z", "--index-info", stdin=os.fsencode(records))
     if added:
-        git.run("update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=_paths(added))
+        adding = git.start(
+            "update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin=_paths(added)
+        )
+        worktree.finish_reading(adding, os.fsencode(found.root))
     return git.run("write-tree").decode().strip()
 
 

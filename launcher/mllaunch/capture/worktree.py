@@ -8,6 +8,7 @@ after the other: git's own recursion would run them with filters that were not s
 from __future__ import annotations
 
 import os
+import stat
 from typing import NamedTuple
 
 from mllaunch.capture import lfs
@@ -28,6 +29,7 @@ __all__ = [
     "parse_status",
 ]
 
+_PATIENCE_S = 5.0  # before looking for what git may be waiting for; a slow disk may well take longer
 _LINK_MODE = b"\x00\x00\xe0\x00"
 
 
@@ -95,14 +97,13 @@ class Inspection(NamedTuple):
 
     def finish(self) -> Worktree:
         """Raises UsageError for what cannot be a run's code, NotPermitted for somebody else's repository."""
+        head_error: GitFailed | None = None
         try:
             heads = self.heads.finish()
         except GitFailed as error:
-            head_error: GitFailed | None = error
-        else:
-            head_error = None
+            heads, head_error = b"", error
         try:
-            status = self.status.finish()
+            status = finish_reading(self.status, heads.split(b"\n")[0] if heads else b"")
         except GitFailed as error:
             raise explained(head_error or error, self.git.cwd) from error
         if b"# branch.oid (initial)\0" in status:
@@ -170,6 +171,25 @@ def begin(cwd: str) -> Inspection:
         "--ignore-submodules=dirty",
     )
     return Inspection(git, config, heads, status)
+
+
+def finish_reading(process: Process, root: bytes) -> bytes:
+    """Finish a command that reads the working tree at ``root``; UsageError if a FIFO keeps it from ending.
+
+    git opens .gitignore and .gitattributes without looking at what they are, and waits for a FIFO for ever.
+    """
+    if root and not process.has_ended_within(_PATIENCE_S):
+        for folder, _, names in os.walk(root):
+            for name in {b".gitignore", b".gitattributes", b"exclude", b"attributes"}.intersection(names):
+                path = os.path.join(folder, name)
+                if stat.S_ISFIFO(os.lstat(path).st_mode):
+                    process.kill()
+                    raise UsageError(
+                        "special-file",
+                        f"{shown(os.fsdecode(path))} is a FIFO, which git would read for ever",
+                        hint="remove it",
+                    )
+    return process.finish()
 
 
 def parse_status(records: list[str]) -> list[Entry]:

@@ -95,7 +95,9 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Run | None:
     run = usecase.add(app.log, run, app.ids, asked["name"])
     attempt = usecase.attempt(run)
     with app.scheduler.submitting(attempt):
-        place = usecase.Place(app.node, app.scheduler.folder(attempt), app.lease_dir, app.import_path)
+        place = usecase.Place(
+            app.node, app.scheduler.folder(attempt), app.cache, app.lease_dir, app.import_path
+        )
         spec = usecase.task_spec(run, plan.job, tree, place, app.environ, plan.python)
         usecase.start(app.log, app.scheduler, run, spec)
     app.follow_detached()

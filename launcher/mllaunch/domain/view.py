@@ -9,7 +9,7 @@ A view is a JSON document, so that it can be stored and grow without a migration
     tasks       {rank: {pid, started_at, exit: ExitRecord | null, out_of_memory}}
     host, variables, redacted, python, usage
     data        [DATA event fields], data_changes [..]
-    gaps, not_captured, stops, leftovers, restarts: lists, in order
+    gaps, not_captured, stops, leftovers, gpus_still_used, restarts: lists, in order
     seal        {status, at, streams} once sealed and verified by the collector
 """
 
@@ -50,6 +50,7 @@ def empty() -> View:
         "not_captured": [],
         "stops": [],
         "leftovers": [],
+        "gpus_still_used": [],
         "restarts": [],
         "seal": None,
     }
@@ -165,6 +166,7 @@ _CHANGES = {
     protocol.GAP: _appends("gaps"),
     protocol.NOT_CAPTURED: _appends("not_captured"),
     protocol.LEFTOVERS: _appends("leftovers"),
+    protocol.GPUS_STILL_USED: _appends("gpus_still_used"),
     protocol.RESTARTED: _appends("restarts"),
 }
 

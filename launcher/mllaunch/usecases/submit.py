@@ -30,6 +30,7 @@ class Place(NamedTuple):
 
     node: str
     folder: str
+    cache: str
     lease_dir: str | None
     import_path: Sequence[str]
 
@@ -101,6 +102,7 @@ def task_spec(
         "import_path": list(place.import_path),
         "master_addr": "127.0.0.1",
         "user": run.submitted_by_user,
+        "cache": place.cache,
         "lease_dir": place.lease_dir,
     }
 

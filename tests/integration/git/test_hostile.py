@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mllaunch.capture import files, git, snapshot, trees
+from mllaunch.capture import files, git, snapshot, trees, worktree
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.errors import MllaunchError, NotPermitted, UsageError
 
@@ -161,6 +161,18 @@ def test_fifos_and_sockets_neither_hang_nor_count(
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
         assert not take(repository).dirty
+
+
+@pytest.mark.parametrize("name", ["src/.gitignore", "src/.gitattributes", ".git/info/attributes"])
+def test_a_fifo_that_git_would_read_for_ever_is_named(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(worktree, "_PATIENCE_S", 0.3)
+    repository.write("src/model.py", "changed\n")
+    os.mkfifo(repository.root / name)
+    error = refusal(repository.root)
+    assert error.code == "special-file"
+    assert name in error.message
 
 
 def test_a_fifo_in_place_of_a_tracked_file_is_refused_without_hanging(repository: Repository) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mllaunch.capture import snapshot
+from mllaunch.capture import snapshot, worktree
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.errors import MllaunchError, UsageError
 
@@ -210,6 +210,33 @@ def test_the_subfolder_it_is_called_from_does_not_matter(repository: Repository)
 def test_a_snapshot_can_be_started_early_and_collected_later(repository: Repository) -> None:
     pending = snapshot.begin(str(repository.root))
     assert pending.finish(allow_dirty=False) == take(repository)
+
+
+def test_a_commit_made_while_git_was_looking_is_noticed(repository: Repository) -> None:
+    early = worktree.begin(str(repository.root))
+    assert early.status.has_ended_within(30)
+    head = repository.commit("meanwhile")
+    late = worktree.begin(str(repository.root))
+    assert early._replace(heads=late.heads).finish().commit == head
+    early.heads.discard()
+    late.status.discard()
+
+
+def test_line_end_settings_do_not_get_in_the_way(tmp_path: Path, repository: Repository) -> None:
+    repository.git("config", "core.autocrlf", "true")
+    repository.git("config", "core.safecrlf", "true")
+    repository.write("train.py", b"one\ntwo\r\n")
+    found = take(repository, allow_dirty=True)
+    assert repository.git("cat-file", "blob", f"{found.commit}:train.py") == "one\ntwo"
+
+
+def test_a_sparse_checkout_is_clean(repository: Repository) -> None:
+    repository.git("sparse-checkout", "set", "src")
+    assert not take(repository).dirty
+    repository.write("src/model.py", "changed\n")
+    found = take(repository, allow_dirty=True)
+    assert found.uncommitted == ("src/model.py",)
+    assert "train.py" in repository.git("ls-tree", "-r", "--name-only", found.commit).split()
 
 
 def test_the_environment_of_a_git_hook_does_not_lead_astray(

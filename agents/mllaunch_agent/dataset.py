@@ -1,0 +1,52 @@
+"""The run's data, fingerprinted while the tasks run and looked at again after they ended."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Iterator, Tuple
+
+from mllaunch_agent import fingerprint, protocol
+
+Events = Iterator[Tuple[str, Dict[str, Any]]]
+
+
+def fingerprints(spec: protocol.TaskSpec) -> Events:
+    """One DATA event per data path, and its manifest as a stream of its own."""
+    cache = fingerprint.Cache(os.path.join(spec["cache"], "fingerprints.sqlite3")) if spec["data"] else None
+    for number, link in enumerate(spec["data"]):
+        if os.path.exists(_manifest(spec, number)):
+            continue  # done by a supervisor before this one
+        unfinished = os.path.join(spec["folder"], "manifest.%d.tmp" % number)
+        if os.path.exists(unfinished):
+            os.unlink(unfinished)
+        found = fingerprint.fingerprint(link["source"], unfinished, cache)
+        # Only a finished manifest becomes a stream: what was shipped must not change.
+        os.rename(unfinished, _manifest(spec, number))
+        fields = {k: _plain(v) for k, v in found._asdict().items()}
+        fields["form"] = fields.pop("kind")  # an event's own kind is what it is an event of
+        yield protocol.DATA, dict(fields, path=link["path"], manifest=protocol.manifest_stream(number))
+    if cache:
+        cache.close()
+
+
+def changes(spec: protocol.TaskSpec) -> Events:
+    """One DATA_CHANGED event per data path that is not what it was at the start."""
+    for number, link in enumerate(spec["data"]):
+        if not os.path.exists(_manifest(spec, number)):
+            continue  # that it could not be fingerprinted is on record
+        found = fingerprint.compare(_manifest(spec, number), link["source"])
+        if any(names.total for names in found):
+            yield (
+                protocol.DATA_CHANGED,
+                dict({k: _plain(v) for k, v in found._asdict().items()}, path=link["path"]),
+            )
+
+
+def _manifest(spec: protocol.TaskSpec, number: int) -> str:
+    return os.path.join(spec["folder"], "streams", protocol.manifest_stream(number))
+
+
+def _plain(value: Any) -> Any:
+    return (
+        {"count": value.total, "first": list(value.first)} if isinstance(value, fingerprint.Names) else value
+    )
