@@ -35,7 +35,7 @@ def changes(spec: protocol.TaskSpec) -> Events:
         if not os.path.exists(_manifest(spec, number)):
             continue  # that it could not be fingerprinted is on record
         found = fingerprint.compare(_manifest(spec, number), link["source"])
-        if any(names.total for names in found):
+        if any(names[0] for names in found):
             yield (
                 protocol.DATA_CHANGED,
                 dict({k: _plain(v) for k, v in found._asdict().items()}, path=link["path"]),
@@ -48,5 +48,5 @@ def _manifest(spec: protocol.TaskSpec, number: int) -> str:
 
 def _plain(value: Any) -> Any:
     return (
-        {"count": value.total, "first": list(value.first)} if isinstance(value, fingerprint.Names) else value
+        {"count": value[0], "first": list(value[1])} if isinstance(value, fingerprint.Names) else value
     )

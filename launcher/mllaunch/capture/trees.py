@@ -20,7 +20,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from mllaunch.capture import files
 from mllaunch.capture.git import Git, GitFailed, batch, explained
 from mllaunch.capture.submodules import Locate, locator
 from mllaunch.domain.snapshot import Snapshot
@@ -118,6 +117,8 @@ def _check(store: str, tree: str, snapshot: Snapshot, boot: str) -> None:
 
 def _is_intact(tree: str, snapshot: Snapshot) -> bool:
     """Whether a tree from before this boot survived it."""
+    from mllaunch.capture import files
+
     git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
     parts = files.listing(git, snapshot.tree, locator(snapshot))
     return all(files.intact(part, os.fsencode(tree) + b"/" + part.prefix) for part in parts)
@@ -148,6 +149,8 @@ def _mark(tree: str, boot: str) -> None:
 
 
 def _fill(target: bytes, store: str, snapshot: Snapshot) -> None:
+    from mllaunch.capture import files  # most submits find their tree, and need none of this
+
     git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
     locate = locator(snapshot)
     parts = files.listing(git, snapshot.tree, locate)
@@ -170,6 +173,8 @@ def _fill(target: bytes, store: str, snapshot: Snapshot) -> None:
 
 def _records(git: Git, tree: str, locate: Locate) -> dict[bytes, list[bytes]]:
     """The records of an earlier tree by part, as far as its objects are still there."""
+    from mllaunch.capture import files
+
     try:
         return {part.prefix: part.records for part in files.listing(git, tree, locate)}
     except GitFailed:
