@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -381,3 +383,44 @@ def test_a_task_that_puts_a_file_system_into_a_copy_loses_nothing_of_it(tree: Pa
     workdir.release(str(attempt))
     assert listing(tree) == before
     assert not listing(attempt / "work")
+
+
+def test_a_task_is_told_of_changes_by_inotify(tree: Path, folder: Path) -> None:
+    work = start(tree, folder)
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_NONBLOCK)
+    modified, created = 0x2, 0x100
+    for path, mask in ((work / "train.py", modified), (work / "pkg", created)):
+        assert libc.inotify_add_watch(fd, os.fsencode(path), mask) > 0
+    (work / "train.py").write_text("edited")
+    (work / "pkg/new.py").write_text("new")
+    events = os.read(fd, 4096)
+    os.close(fd)
+    masks = set()
+    while events:
+        _, mask, _, length = struct.unpack_from("iIII", events)
+        masks.add(mask)
+        events = events[16 + length :]
+    assert masks == {modified, created}
+
+
+def test_where_the_kernel_refuses_an_overlay_the_checkout_is_a_copy(tree: Path, folder: Path) -> None:
+    work = start(tree, folder)
+    nested = work / "attempt"  # with an overlay: on an overlay, which can't be an upper folder
+    nested.mkdir()
+    method = workdir.make(str(tree), str(nested))
+    assert method in ("copy", "reflink")
+    assert listing(nested / "work") == listing(tree)
+    assert {p.name for p in nested.iterdir()} == {"index", "work", "workdir.json"}
+
+
+def test_a_tree_of_read_only_files_is_copied_so_that_the_task_sees_writable_ones(
+    tree: Path, folder: Path
+) -> None:
+    for path in tree.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o555 if path.name == "run.sh" else 0o444)
+    assert workdir.make(str(tree), str(folder)) in ("copy", "reflink")
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (folder / "work").rglob("*.*") if not p.is_symlink()}
+    assert modes["run.sh"] == 0o755
+    assert modes["model.py"] == 0o644

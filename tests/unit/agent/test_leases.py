@@ -243,3 +243,27 @@ def test_the_choice_is_all_or_none_of_what_is_free(
     chosen = leases.choose(available, locked, foreign, wanted)
     free = [u for u in available if u not in locked | foreign]
     assert chosen == (free[:wanted] if len(free) >= wanted else None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder"),
+    [
+        (0o41777, "/run/lock/mllaunch"),
+        (0o40755, "/tmp/mllaunch-leases"),
+        (0o40777, "/tmp/mllaunch-leases"),
+        (None, "/tmp/mllaunch-leases"),
+    ],
+)
+def test_the_folder_depends_on_the_node_and_not_on_who_asks(
+    monkeypatch: pytest.MonkeyPatch, mode: int | None, folder: str
+) -> None:
+    def look(path: str) -> os.stat_result:
+        assert path == "/run/lock"
+        if mode is None:
+            raise FileNotFoundError(path)
+        return os.stat_result((mode, *[0] * 9))
+
+    monkeypatch.setattr(os, "stat", look)
+    found = leases.default_dir()
+    monkeypatch.undo()
+    assert found == folder
