@@ -259,9 +259,11 @@ class _Folder:
 
     def __init__(self, path: Optional[str], create: bool) -> None:
         self.path = path or default_dir()
+        ours = create and path is None
         if create:
             try:
                 os.mkdir(self.path, 0o700)
+                ours = True
             except FileExistsError:
                 pass
             except OSError as error:
@@ -278,7 +280,7 @@ class _Folder:
             ) from None
         info = os.fstat(self.fd)
         self.identity = (info.st_dev, info.st_ino)
-        if create and info.st_uid == os.geteuid() and info.st_mode & 0o1777 != 0o1777:
+        if ours and info.st_uid == os.geteuid() and info.st_mode & 0o1777 != 0o1777:
             os.fchmod(self.fd, 0o1777)
         elif info.st_uid not in (0, os.geteuid()) and not info.st_mode & stat.S_ISVTX:
             self.close()

@@ -154,11 +154,13 @@ def _unmount(folder: str) -> bool:
 def _plan(folder: str, state: State) -> Dict[str, Any]:
     if state["method"] == OVERLAY:
         upper = os.path.join(folder, "upper")
+        if not os.path.isdir(upper):  # a task may remove even our own folders
+            return {"deleted": [], "moved": [], "changed": 0}
         _unlink_data(upper, state["links"])
         found = overlay.survey(upper, state["tree"])
         return {"deleted": found.deleted, "moved": found.moved, "changed": found.changed}
     work = os.path.join(folder, "work")
-    if not os.path.isdir(work):  # a task may remove even its own folder
+    if not os.path.isdir(work):
         os.mkdir(work)
     _unlink_data(work, state["links"])
     deleted: List[str] = []

@@ -348,6 +348,14 @@ def test_a_task_that_removes_everything_around_it_breaks_nothing(tree: Path, fol
     assert (tree / "train.py").exists()
 
 
+def test_a_task_that_removes_the_folders_beside_its_checkout_breaks_nothing(tree: Path, folder: Path) -> None:
+    start(tree, folder)
+    for name in ("upper", "overlay", "index"):
+        subprocess.run(["rm", "-rf", str(folder / name)], check=True)
+    assert workdir.release(str(folder))["deleted"] == []
+    assert not workdir.is_mounted(str(folder))
+
+
 def test_discard_removes_everything_and_follows_no_link(tree: Path, folder: Path, base: Path) -> None:
     work = start(tree, folder)
     (base / "data").mkdir()

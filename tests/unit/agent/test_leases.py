@@ -226,6 +226,12 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
         Queue(str(tmp_path / "link"))
 
 
+def test_the_mode_of_a_folder_that_was_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir(mode=0o700)
+    Queue(str(tmp_path / "mine"))
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
+
+
 def test_nobody_holds_anything_where_there_is_no_folder(tmp_path: Path) -> None:
     assert leases.holders(str(tmp_path / "none")) == []
     assert not (tmp_path / "none").exists()
