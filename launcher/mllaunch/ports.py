@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
+    from mllaunch.domain.artifact import Artifact
     from mllaunch.domain.job import Resources
     from mllaunch.domain.run import Run, RunRow, RunStatus
     from mllaunch.domain.snapshot import Snapshot
@@ -123,6 +124,12 @@ class RunLog(Protocol):
 
     def notes(self, run_id: str) -> tuple[str | None, tuple[str, ...]]:
         """The run's note and tags."""
+
+    def add_artifacts(self, artifacts: Iterable[Artifact]) -> None:
+        """Make files findable by their content. Idempotent."""
+
+    def artifacts(self, sha256: str) -> list[Artifact]:
+        """What runs wrote or read with these bytes; that of the oldest run first. sha256: 64 small hex digits."""
 
     def remove(self, run_id: str) -> None:
         """Forget a run and everything derived from it (its streams are the BlobStore's)."""

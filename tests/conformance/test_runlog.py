@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mllaunch.domain.artifact import Artifact
 from mllaunch.domain.run import RunStatus
 from mllaunch.domain.state import Reason, State
 from mllaunch.errors import NameTaken, NotFound, UsageError
@@ -389,3 +390,44 @@ print(*sorted(row.name for row in RUN_LOGS[{kind!r}]({str(tmp_path / "home")!r})
 """
     seen = subprocess.run([sys.executable, "-c", list_names], check=True, stdout=-1, text=True).stdout.split()
     assert seen == sorted(make_run(n).name for n in (1, 2))
+
+
+def _artifact(run_id: str, path: str, sha256: str = "ab" * 32, kind: str = "file") -> Artifact:
+    return Artifact(sha256, run_id, 1, "node", path, kind, 7)
+
+
+def test_a_file_is_found_by_its_content_whatever_its_name(
+    log: ClosableRunLog, kind: str, tmp_path: Path
+) -> None:
+    one, two = make_run(1), make_run(2)
+    for run in (two, one):
+        log.add(run, QUEUED)
+    written = _artifact(one.id, "outputs/model\udcff.pt")
+    read = _artifact(two.id, "data/model.pt", kind="data")
+    log.add_artifacts([read, _artifact(two.id, "other", "cd" * 32)])
+    log.add_artifacts([written])
+    log.add_artifacts(iter([written, read]))  # once more, as a collector does that was killed half-way
+    assert reopened(kind, tmp_path).artifacts("ab" * 32) == [written, read]
+    assert log.artifacts("ef" * 32) == []
+
+
+def test_a_removed_run_takes_its_files_from_the_index(log: ClosableRunLog) -> None:
+    one, two = make_run(1), make_run(2)
+    for run in (one, two):
+        log.add(run, QUEUED)
+        log.add_artifacts([_artifact(run.id, "model.pt")])
+    log.remove(one.id)
+    assert log.artifacts("ab" * 32) == [_artifact(two.id, "model.pt")]
+
+
+def test_more_files_than_fit_into_one_transaction_are_all_found(log: ClosableRunLog) -> None:
+    run = make_run(1)
+    log.add(run, QUEUED)
+    log.add_artifacts(_artifact(run.id, f"{number}", f"{number:064x}") for number in range(12_345))
+    assert [len(log.artifacts(f"{number:064x}")) for number in (0, 4_999, 5_000, 12_344, 12_345)] == [
+        1,
+        1,
+        1,
+        1,
+        0,
+    ]

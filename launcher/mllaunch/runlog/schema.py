@@ -62,5 +62,22 @@ _FIRST = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_ARTIFACTS = (
+    # In the order of the digest, so that "who wrote these bytes" is one range of the table itself.
+    """
+    CREATE TABLE artifact (
+        sha256     BLOB NOT NULL,
+        run        TEXT NOT NULL,
+        attempt    INTEGER NOT NULL,
+        node       TEXT NOT NULL,
+        kind       TEXT NOT NULL,
+        path       TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        PRIMARY KEY (sha256, run, attempt, node, kind, path)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX artifact_run ON artifact (run)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ARTIFACTS)
 VERSION = len(MIGRATIONS)

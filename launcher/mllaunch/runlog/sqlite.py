@@ -23,6 +23,9 @@ from mllaunch.runlog import codec
 from mllaunch.runlog.database import Database
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mllaunch.domain.artifact import Artifact
     from mllaunch.ports import AttemptRef, RunQuery
 
 _STATUS = (
@@ -30,6 +33,7 @@ _STATUS = (
 )
 _ROW = f"run.id, run.name, run.project, run.command, run.submitted_at, run.tags, run.note, {_STATUS}"
 _RECENT = 200  # names looked through for near misses
+_ARTIFACTS_AT_ONCE = 5000  # in one transaction: others wait for its end
 
 
 class SqliteRunLog:
@@ -129,6 +133,37 @@ class SqliteRunLog:
         note, tags = found[0]
         return _str_or_none(note), codec.decode_tags(tags)
 
+    def add_artifacts(self, artifacts: Iterable[Artifact]) -> None:
+        from itertools import islice
+
+        waiting = iter(artifacts)
+        while batch := list(islice(waiting, _ARTIFACTS_AT_ONCE)):
+            with self._database.transaction() as writer:
+                writer.executemany(
+                    "INSERT OR IGNORE INTO artifact (sha256, run, attempt, node, kind, path, size_bytes)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        (
+                            *(bytes.fromhex(a.sha256), a.run_id, a.attempt, _text(a.node)),
+                            *(a.kind, _text(a.path), a.size_bytes),
+                        )
+                        for a in batch
+                    ],
+                )
+
+    def artifacts(self, sha256: str) -> list[Artifact]:
+        from mllaunch.domain.artifact import Artifact
+
+        found = self._database.read(
+            "SELECT run, attempt, node, path, kind, size_bytes FROM artifact WHERE sha256 = ?"
+            " ORDER BY run, attempt, node, kind, path",
+            (bytes.fromhex(sha256),),
+        )
+        return [
+            Artifact(sha256, run, int(number), _str(node), _str(path), kind, size)
+            for run, number, node, path, kind, size in found
+        ]
+
     def remove(self, run_id: str) -> None:
         with self._database.transaction() as writer:
             found = writer.execute("SELECT body, tags FROM run WHERE id = ?", (_text(run_id),)).fetchone()
@@ -145,6 +180,7 @@ class SqliteRunLog:
                 "DELETE FROM tag WHERE tag = ? AND submitted_at = ? AND run = ?",
                 [(_text(tag), run.submitted_at, run_id) for tag in tags],
             )
+            writer.execute("DELETE FROM artifact WHERE run = ?", (run_id,))
             writer.execute("DELETE FROM view WHERE run = ?", (run_id,))
             writer.execute("DELETE FROM run WHERE id = ?", (run_id,))
 

@@ -109,6 +109,9 @@ class Collector(NamedTuple):
             view = views.damaged(view, protocol.EVENTS, covered + sound, len(data) - sound)
         if seal:
             self.code.preserve(run.snapshot)  # a sealed run needs the user's repository no more
+            self._index_files(
+                attempt, node, view
+            )  # before the view says "sealed", after which nobody looks again
             view = {**view, "seal": self._verified(attempt, node, seal)}
         if not (events or seal):
             return view
@@ -140,6 +143,14 @@ class Collector(NamedTuple):
             whole = whole and verified
         status = "sealed-complete" if whole else "sealed-with-gaps"
         return {"status": status, "at": seal["at"], "streams": streams}
+
+    def _index_files(self, attempt: AttemptRef, node: str, view: views.View) -> None:
+        """Make what the attempt wrote, and the data it read, findable by content."""
+        from mllaunch.domain.artifact import identified
+        from mllaunch.usecases.provenance import json_lines
+
+        written = json_lines(self.blobs, StreamRef(attempt.run_id, attempt.number, node, protocol.FILES))
+        self.log.add_artifacts(identified(*attempt, node, written, view["data"]))
 
     def _sha256(self, ref: StreamRef) -> str:
         from hashlib import sha256
