@@ -129,8 +129,8 @@ class AttemptFolder:
         if lock is None:
             return False
         try:
-            if os.path.exists(self.path(os.path.join("streams", protocol.EVENTS))):
-                return False
+            if os.path.exists(self.path("spec.json")):
+                return False  # an agent took it; if that one is dead, another will
             system.write_atomic(self.path("fenced"), b"", durable=True)
             return True
         finally:

@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import time
 from typing import Callable, Dict, List, NoReturn, Optional, Tuple
 
 from mllaunch_agent import protocol, system
@@ -22,6 +23,7 @@ _TAKEN = b"taken"
 # Between attempts to replace a supervisor: at first short, so that it is back at once; then longer, so that one
 # that cannot live (a full disk, a defect of ours) does not take the job's processor.
 _REVIVE_PAUSES_S = (0.2, 0.5, 2.0, 10.0)
+_FULL_DISK_PAUSE_S = 0.5
 
 
 def exit_path(folder: str, rank: int) -> str:
@@ -81,28 +83,29 @@ def run(launch: Launch, revive: Callable[[], None], alive: int, close: Tuple[int
 def _start(launch: Launch) -> int:
     """Fork and execute the task; its pid. A program that cannot be executed leaves its exit record at once."""
     error_r, error_w = os.pipe2(os.O_CLOEXEC)
+    shim_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_task(launch, error_w)
+        _become_task(launch, error_w, shim_pid)
     os.close(error_w)
     with os.fdopen(error_r, "rb") as pipe:
         error = pipe.read()
     if error == _TAKEN:
         os._exit(0)  # another shim's child became this rank's task, and the supervisor follows that one
     if error:
-        os.waitpid(pid, 0)
+        # Before the child is reaped: a shim that dies between the two leaves its exit to the supervisor.
         write_exit(launch.folder, launch.rank, None, "shim", error=error.decode("utf-8", "replace"))
         os._exit(0)
     return pid
 
 
-def _become_task(launch: Launch, error_w: int) -> NoReturn:
+def _become_task(launch: Launch, error_w: int, shim_pid: int) -> NoReturn:
     """In the child: leave the record of who this is, arrange streams and signals, execute the user's program."""
     try:
         os.setsid()
         if launch.cgroup:
             _join(launch.cgroup)
-        record_task(launch.folder, launch.rank)
+        record_task(launch.folder, launch.rank, shim_pid)
         null = os.open(os.devnull, os.O_RDONLY)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         streams = os.path.join(launch.folder, "streams")
@@ -130,14 +133,20 @@ def _become_task(launch: Launch, error_w: int) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvpe(launch.argv[0], launch.argv, launch.environment)
     except FileExistsError:
-        os.write(error_w, _TAKEN)
+        _tell(error_w, _TAKEN)
     except OSError as e:
         what = launch.cwd if e.filename == launch.cwd else launch.argv[0]
-        os.write(error_w, ("%s: %s" % (os.strerror(e.errno or 0), what)).encode("utf-8", "replace"))
+        _tell(error_w, ("%s: %s" % (os.strerror(e.errno or 0), what)).encode("utf-8", "replace"))
     except BaseException as e:  # noqa: BLE001  told to the shim, which has the record to write
-        os.write(error_w, repr(e).encode("utf-8", "replace"))
+        _tell(error_w, repr(e).encode("utf-8", "replace"))
     finally:
         os._exit(127)
+
+
+def _tell(error_w: int, message: bytes) -> None:
+    # A shim that is dead hears nothing; SIGPIPE would then look like the end of a program that never ran.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    os.write(error_w, message)
 
 
 def _join(cgroup: str) -> None:
@@ -153,9 +162,10 @@ def _join(cgroup: str) -> None:
         os.close(fd)
 
 
-def record_task(folder: str, rank: int) -> None:
+def record_task(folder: str, rank: int, shim_pid: int) -> None:
     """Written by the process that is about to become the task, so that no task ever runs unrecorded.
 
+    shim_pid may be dead already: the parent is then somebody who must not be taken for a shim, and killed as one.
     Raises FileExistsError if the rank has a task already: whoever comes second must not become another.
     """
     record: protocol.TaskRecord = {
@@ -163,8 +173,8 @@ def record_task(folder: str, rank: int) -> None:
         "pid": os.getpid(),
         "start_ticks": processes.start_ticks(os.getpid()) or 0,
         "boot_id": system.boot_id(),
-        "shim_pid": os.getppid(),
-        "shim_start_ticks": processes.start_ticks(os.getppid()) or 0,
+        "shim_pid": shim_pid,
+        "shim_start_ticks": processes.start_ticks(shim_pid) or 0,
     }
     temporary = "%s.%d.tmp" % (task_path(folder, rank), os.getpid())
     with open(temporary, "wb") as f:
@@ -252,25 +262,38 @@ def _reap(launch: Launch, task: int, supervisors: List[int]) -> bool:
     """Collect every child that has ended; whether any but supervisors is left."""
     while True:
         try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return False
-        if pid == 0:
+        if found is None:
             break
-        if pid == task:
-            write_exit(
-                launch.folder,
-                launch.rank,
-                status,
-                "shim",
-                cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
-                max_rss_bytes=usage.ru_maxrss * 1024,
-            )
-        elif pid in supervisors:
-            supervisors.remove(pid)
+        if found.si_pid == task:
+            write_down(launch.folder, launch.rank, task, "shim")
+        elif found.si_pid in supervisors:
+            supervisors.remove(found.si_pid)
+        os.waitpid(found.si_pid, 0)
     if not os.path.exists(exit_path(launch.folder, launch.rank)):
         return True
     return _has_other_children(supervisors)
+
+
+def write_down(folder: str, rank: int, pid: int, observed_by: str) -> bool:
+    """Write the exit record of a child of ours, if it has ended; whether it has.
+
+    It is still to be reaped then: the one who reads an exit and dies before it is on disk leaves a zombie to the
+    next, who reads it again. So a full disk is waited out, since only this process knows how the task ended.
+    """
+    ended = system.peek_exit(pid)
+    if ended is None:
+        return False
+    while True:
+        try:
+            write_exit(folder, rank, ended.status, observed_by, None, ended.cpu_s, ended.max_rss_bytes)
+            return True
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        time.sleep(_FULL_DISK_PAUSE_S)
 
 
 def _has_other_children(known: List[int]) -> bool:

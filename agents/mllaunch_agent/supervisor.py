@@ -20,6 +20,7 @@ from mllaunch_agent import (
     finishing,
     node,
     outcome,
+    pidfd,
     protocol,
     queueing,
     shim,
@@ -62,6 +63,7 @@ class Supervisor:
         self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
         self._shim_restarts = 0
         self._tasks: Dict[int, protocol.TaskRecord] = {}
+        self._pidfds: Dict[int, int] = {}  # rank -> descriptor of its task
         self._gone_since: Dict[int, float] = {}
         self._thorough = False
         self._started_s: Optional[float] = None
@@ -86,6 +88,9 @@ class Supervisor:
     def later_life(self, alive: Optional[Tuple[int, int]]) -> None:
         """Take over from a supervisor that died. alive: the FIFO's ends, where a shim handed the reader on."""
         past = self.events.past
+        if not past:
+            self.first_life()  # the one before died before it could say a word
+            return
         self.events.write(
             protocol.RESTARTED,
             pid=os.getpid(),
@@ -157,10 +162,11 @@ class Supervisor:
         while True:
             self._notice_tasks()
             self._notice_exits()
-            self.tick()
             if len(self.exits) == len(self.spec["tasks"]):
-                break
+                break  # before requests are heeded: what has ended by itself cannot be timed out by a late restart
+            self.tick()
             self.sleep(_TICK_S)
+        self.follower.tick()
         self._end()
 
     def _end(self) -> None:
@@ -220,6 +226,9 @@ class Supervisor:
             record = node.read_json(shim.task_path(self.folder, rank))
             if record:
                 self._tasks[rank] = record
+                fd = pidfd.watch(record["pid"], record["start_ticks"])
+                if fd is not None:
+                    self._pidfds[rank] = fd
                 if not any(
                     e["kind"] == protocol.TASK_STARTED and e["rank"] == rank for e in self.events.past
                 ):
@@ -262,6 +271,10 @@ class Supervisor:
         ):
             self._gone_since.pop(rank, None)
             return
+        status = pidfd.exit_status(self._pidfds[rank]) if rank in self._pidfds else None
+        if status is not None:
+            shim.write_exit(self.folder, rank, status, "pidfd")
+            return
         since = self._gone_since.setdefault(rank, system.boot_s())
         if system.boot_s() - since > _UNSEEN_EXIT_S or not same_boot:
             shim.write_exit(self.folder, rank, None, None)
@@ -288,21 +301,12 @@ class Supervisor:
         tasks = {record["pid"]: rank for rank, record in self._tasks.items() if rank not in self.exits}
         for pid in [*tasks, *self._shims]:
             try:
-                ended, status, usage = os.wait4(pid, os.WNOHANG)
+                if pid in tasks and not shim.write_down(self.folder, tasks[pid], pid, "supervisor"):
+                    continue  # its shim died, and the kernel gave the living task to us
+                if os.waitpid(pid, os.WNOHANG)[0] and pid in self._shims:
+                    self._shim_died(self._shims.pop(pid))
             except ChildProcessError:
                 continue  # the task's shim lives, and is the one to collect it
-            if ended and pid in tasks:
-                # Its shim died, and the kernel gave the task to us.
-                shim.write_exit(
-                    self.folder,
-                    tasks[pid],
-                    status,
-                    "supervisor",
-                    cpu_s=round(usage.ru_utime + usage.ru_stime, 3),
-                    max_rss_bytes=usage.ru_maxrss * 1024,
-                )
-            elif ended:
-                self._shim_died(self._shims.pop(pid))
 
     def _shim_died(self, rank: int) -> None:
         if os.path.exists(shim.exit_path(self.folder, rank)):
@@ -391,7 +395,8 @@ def supervise(spec: protocol.TaskSpec, acknowledge: bool) -> NoReturn:
     folder = spec["folder"]
     os.makedirs(os.path.join(folder, "streams"), mode=0o700, exist_ok=True)
     lock = system.try_lock(node.lock_path(folder))
-    taken = lock is None or any(os.path.exists(os.path.join(folder, n)) for n in ("fenced", "seal.json"))
+    # A specification that is there already belongs to an attempt that somebody else started: it is to be adopted.
+    taken = lock is None or any(os.path.exists(os.path.join(folder, n)) for n in ("fenced", "spec.json"))
     if taken or lock is None:
         os._exit(0)
     system.write_atomic(os.path.join(folder, "spec.json"), json.dumps(spec).encode())
@@ -409,9 +414,7 @@ def adopt(folder: str) -> NoReturn:
     if spec is None or lock is None or os.path.exists(os.path.join(folder, "seal.json")):
         os._exit(0)
     detach(folder)
-    if os.path.exists(os.path.join(folder, "streams", protocol.EVENTS)):
-        _live(lambda: Supervisor(spec, lock).later_life(None))
-    _live(lambda: Supervisor(spec, lock).first_life())
+    _live(lambda: Supervisor(spec, lock).later_life(None))
 
 
 def revive(spec: protocol.TaskSpec, lease: Optional[Lease], alive_reader: int) -> None:

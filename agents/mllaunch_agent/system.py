@@ -6,12 +6,26 @@ import ctypes
 import errno
 import fcntl
 import os
+import struct
 import time
-from typing import Optional
+from typing import NamedTuple, Optional
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), since Linux 3.4
 _FALLOC_FL_KEEP_SIZE = 1  # fallocate(2)
 _FALLOC_FL_PUNCH_HOLE = 2
+_F_OFD_GETLK = 36  # the constants of module fcntl came with Python 3.9
+_F_OFD_SETLK = 37
+_STRUCT_FLOCK = "hhqqi4x"  # type, whence, start, length, pid: the same on every 64-bit Linux
+_WHOLE_FILE = struct.pack(_STRUCT_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_SYS_WAITID = {"x86_64": 247, "aarch64": 95}
+
+
+class Exit(NamedTuple):
+    """How a process ended, and what it has used where the kernel told. status is wait(2)'s."""
+
+    status: int
+    cpu_s: Optional[float]
+    max_rss_bytes: Optional[int]
 
 
 def libc() -> ctypes.CDLL:
@@ -46,11 +60,13 @@ def become_subreaper() -> bool:
 def try_lock(path: str) -> Optional[int]:
     """Lock a file for as long as the returned descriptor (or a copy in a child) is open; None if another holds it.
 
-    The kernel frees the lock when its holder is gone, however it went, so a lock is never stale.
+    The kernel frees the lock when its holder is gone, however it went, so a lock is never stale. It belongs to the
+    open file description (fcntl_locking(2)) like that of flock(2), which however cannot be asked for without being
+    taken: a command that only looked would keep a supervisor from the lock, and its run from starting.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.fcntl(fd, _F_OFD_SETLK, _WHOLE_FILE)
     except OSError as e:
         os.close(fd)
         if e.errno in (errno.EAGAIN, errno.EACCES):
@@ -60,18 +76,36 @@ def try_lock(path: str) -> Optional[int]:
 
 
 def is_locked(path: str) -> bool:
-    """Whether a living process holds the lock. Asks with a shared lock, so askers do not disturb each other."""
+    """Whether a living process holds the lock. Asking takes nothing, so it disturbs nobody."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError as e:
-        return e.errno in (errno.EAGAIN, errno.EACCES)
+        answer = fcntl.fcntl(fd, _F_OFD_GETLK, _WHOLE_FILE)
+        return bool(struct.unpack(_STRUCT_FLOCK, answer)[0] != fcntl.F_UNLCK)
     finally:
         os.close(fd)
+
+
+def peek_exit(pid: int) -> Optional[Exit]:
+    """How a child of ours ended, None while it lives; it stays a zombie, for whoever must still read the same.
+
+    ChildProcessError if it is no child of ours.
+    """
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if found is None:
+        return None
+    exited = found.si_code == os.CLD_EXITED
+    status = found.si_status << 8 if exited else found.si_status
+    number = _SYS_WAITID.get(os.uname().machine)
+    usage = (ctypes.c_long * 18)()  # struct rusage: two times of two words each, then ru_maxrss
+    # The C library's waitid(3) leaves out the kernel's fifth argument, which tells what the child has used.
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    if number is None or libc().syscall(number, os.P_PID, pid, None, options, usage) != 0:
+        return Exit(status, None, None)
+    cpu_s = usage[0] + usage[2] + (usage[1] + usage[3]) / 1e6
+    return Exit(status, round(cpu_s, 3), usage[4] * 1024)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -114,7 +114,7 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Pla
     pending = early.pending() if early else snapshots.begin(app.cwd)
     found = pending.inspection.finish()
     config = app.config(found.root, _flags(asked))
-    request = _request(asked, config)
+    request = _request(asked, config, app.cwd if asked["data"] else found.root)
     # The script's name first: a typing error there is no reason to hear about uncommitted files.
     planned = plan(request, found.root, app.cwd, app.environ, Look(os.path.lexists, app.which))
     allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"
@@ -145,7 +145,7 @@ def _flags(asked: dict[str, Any]) -> dict[str, object]:
     return flags
 
 
-def _request(asked: dict[str, Any], config: Config) -> Any:
+def _request(asked: dict[str, Any], config: Config, data_base: str) -> Any:
     from mllaunch.config.units import parse_duration
     from mllaunch.domain.job import GRACE_S, Resources
     from mllaunch.usecases.plan import Request
@@ -172,7 +172,8 @@ def _request(asked: dict[str, Any], config: Config) -> Any:
         in_place=asked["in_place"],
         python=config.python,
         environment=tuple(config.env),
-        data=tuple(config.data),
+        # Paths on the command line start where it was typed, those in a configuration at the root.
+        data=tuple(os.path.join(data_base, path) for path in config.data),
         output=config.output,
         note=asked["note"],
         tags=tuple(asked["tags"]),

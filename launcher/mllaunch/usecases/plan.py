@@ -14,7 +14,7 @@ class Request(NamedTuple):
     """One submission as typed, configuration already applied.
 
     words: the script and its arguments, or the command. is_command: words came after ``--``. python: the
-    configured interpreter, None for the one on PATH.
+    configured interpreter, None for the one on PATH. data: absolute paths.
     """
 
     words: tuple[str, ...]
@@ -75,7 +75,7 @@ def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look
         backend=request.backend,
         runtime=request.runtime,
         in_place=request.in_place,
-        data=tuple(_data(path, root, cwd, look) for path in request.data),
+        data=tuple(_data(path, root, look) for path in request.data),
         output=request.output,
         environment=_environment(request.environment, environ),
         note=request.note,
@@ -118,9 +118,9 @@ def _python(configured: str | None, environ: Mapping[str, str], look: Look) -> s
     )
 
 
-def _data(path: str, root: str, cwd: str, look: Look) -> str:
+def _data(path: str, root: str, look: Look) -> str:
     """The path relative to the root, where the run will find it."""
-    full = os.path.normpath(os.path.join(cwd, path))
+    full = os.path.normpath(path)
     if not look.exists(full):
         raise NotFound("data", f"--data {path}: there is no such file or folder")
     if not full.startswith(root + os.sep):
