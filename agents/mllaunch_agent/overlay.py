@@ -15,7 +15,9 @@ import errno
 import os
 import stat
 import time
-from typing import Any, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from mllaunch_agent import system
 
 __all__ = ["Plan", "is_mount_point", "mount", "mounts_in", "remove_empty", "settle", "survey", "unmount"]
 
@@ -49,7 +51,7 @@ def mount(tree: str, upper: str, scratch: str, target: str) -> bool:
         # Named by descriptor, a path may hold every byte: no comma, colon or backslash needs escaping.
         lower, above, area, place = ("/proc/self/fd/%d" % fd for fd in fds)
         options = "lowerdir=%s,upperdir=%s,workdir=%s,%s" % (lower, above, area, OPTIONS)
-        code: int = _libc().mount(b"mllaunch", place.encode(), b"overlay", 0, options.encode())
+        code: int = system.libc().mount(b"mllaunch", place.encode(), b"overlay", 0, options.encode())
         return code == 0
     except OSError:
         return False
@@ -62,7 +64,7 @@ def unmount(target: str) -> bool:
     """Unmount; True when processes still use it, so that it could only be detached."""
     import ctypes
 
-    libc = _libc()
+    libc = system.libc()
     for attempt in range(BUSY_RETRIES + 1):
         if libc.umount2(os.fsencode(target), UMOUNT_NOFOLLOW) == 0:
             return False
@@ -95,12 +97,6 @@ def mounts_in(folder: str) -> List[str]:
             if place.startswith(prefix):
                 found.append(os.fsdecode(place))
     return found
-
-
-def _libc() -> Any:
-    import ctypes
-
-    return ctypes.CDLL(None, use_errno=True)
 
 
 def _may_mount() -> bool:
