@@ -84,6 +84,9 @@ def _give_gpus_back(supervisor: Supervisor) -> None:
 
 def _record_outputs(supervisor: Supervisor) -> None:
     spec = supervisor.spec
+    listing = os.path.join(spec["folder"], "streams", protocol.FILES)
+    if os.path.exists(listing):
+        return  # by a supervisor that died before the seal; it may have been shipped already
     work = os.path.join(spec["folder"], "work")
     deleted: List[str] = []
     if not spec["in_place"]:
@@ -102,7 +105,7 @@ def _record_outputs(supervisor: Supervisor) -> None:
     with open(temporary, "wb") as f:
         for line in lines:
             f.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
-    os.rename(temporary, os.path.join(spec["folder"], "streams", protocol.FILES))
+    os.rename(temporary, listing)
 
 
 def seal(supervisor: Supervisor, ended: Dict[str, Any]) -> None:

@@ -268,7 +268,8 @@ def _reap(launch: Launch, task: int, supervisors: List[int]) -> bool:
         if found is None:
             break
         if found.si_pid == task:
-            write_down(launch.folder, launch.rank, task, "shim")
+            while not write_down(launch.folder, launch.rank, task, "shim"):
+                time.sleep(_FULL_DISK_PAUSE_S)  # only this process knows how the task ended
         elif found.si_pid in supervisors:
             supervisors.remove(found.si_pid)
         os.waitpid(found.si_pid, 0)
@@ -278,22 +279,21 @@ def _reap(launch: Launch, task: int, supervisors: List[int]) -> bool:
 
 
 def write_down(folder: str, rank: int, pid: int, observed_by: str) -> bool:
-    """Write the exit record of a child of ours, if it has ended; whether it has.
+    """Write the exit record of a child of ours; False if it lives, or the disk has no room for the record.
 
-    It is still to be reaped then: the one who reads an exit and dies before it is on disk leaves a zombie to the
-    next, who reads it again. So a full disk is waited out, since only this process knows how the task ended.
+    The child is still to be reaped then: who reads an exit and dies before it is on disk leaves a zombie to the
+    next, who reads the same.
     """
     ended = system.peek_exit(pid)
     if ended is None:
         return False
-    while True:
-        try:
-            write_exit(folder, rank, ended.status, observed_by, None, ended.cpu_s, ended.max_rss_bytes)
-            return True
-        except OSError as e:
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-        time.sleep(_FULL_DISK_PAUSE_S)
+    try:
+        write_exit(folder, rank, ended.status, observed_by, None, ended.cpu_s, ended.max_rss_bytes)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
+    return True
 
 
 def _has_other_children(known: List[int]) -> bool:

@@ -99,6 +99,7 @@ class Supervisor:
             same_boot=bool(past) and past[0].get("boot_id") == system.boot_id(),
         )
         self._thorough = True
+        self.family.cgroup = make_cgroup(self.spec["run_id"], self.spec["attempt"])
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
             finishing.finish(self, [e for e in past if e["kind"] == protocol.ATTEMPT_ENDED][-1])
@@ -284,11 +285,11 @@ class Supervisor:
         since = self._gone_since.setdefault(rank, system.boot_s())
         if system.boot_s() - since < 1.0:
             return  # a shim may be about to start it
-        if self.spec["gpus"] and not self.lease:
-            shim.write_exit(
-                self.folder, rank, None, None, error="the agent was killed while it started the tasks"
-            )
-            return
+        if self.spec["gpus"] and self.lease is None:
+            self.lease = queueing.wait(self)  # with the supervisor before us went its lease
+            if self.lease is None:
+                shim.write_exit(self.folder, rank, None, None, error="stopped before it started")
+                return
         self.cwd = finishing.work_path(self.spec)
         self._port = free_port()
         for place in self.spec["tasks"]:

@@ -92,9 +92,9 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Run | None:
     say = _Progress(asked["as_json"])
     say.code(snapshot, plan.job.in_place)
     tree = None if plan.job.in_place else trees.ensure(app.trees, snapshot)
-    run = usecase.add(app.log, run, app.ids, asked["name"])
     attempt = usecase.attempt(run)
-    with app.scheduler.submitting(attempt):
+    with app.scheduler.submitting(attempt):  # before others can see the run, and take it for an abandoned one
+        run = usecase.add(app.log, run, app.ids, asked["name"])
         place = usecase.Place(
             app.node, app.scheduler.folder(attempt), app.cache, app.lease_dir, app.import_path
         )

@@ -23,14 +23,15 @@ def run_status(max_retries: int, views: dict[tuple[int, str], dict[str, Any]]) -
         waiting = f"attempt {number + 1} follows: attempt {number} {reason.message}" if reason else None
         return RunStatus(State.QUEUED, reason, None, number, first, None, waiting)
     ended = max((v["ended_at"] for v in nodes if v["ended_at"]), default=None) if state.is_final else None
-    seal = _seal([v["seal"]["status"] if v["seal"] else None for v in nodes])
+    # Of earlier attempts, too: more may come of those that a retry has overtaken.
+    seal = _seal([v["seal"]["status"] if v["seal"] else None for v in views.values()])
     return RunStatus(
         state, reason, view["exit_code"], number, first, ended, waiting_words(view["waiting"]), seal
     )
 
 
 def _seal(seals: list[str | None]) -> str | None:
-    """The attempt's seal: complete only if every node's is; None while one is missing."""
+    """The run's seal: complete only if every attempt's is on every node; None while one is missing."""
     if None in seals:
         return None
     return "sealed-complete" if set(seals) == {"sealed-complete"} else "sealed-with-gaps"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mllaunch.domain.job import Resources
-from mllaunch.errors import NotFound, UsageError
+from mllaunch.errors import InternalError, NotFound, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles
 from mllaunch.schedulers import agent_process
 from mllaunch.schedulers.agent_process import AgentProcess
@@ -75,12 +75,18 @@ class LocalScheduler:
 
         folder = self.folder(attempt)
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        lock = system.try_lock(os.path.join(folder, "submit.lock"))
+        path = os.path.join(folder, "submit.lock")
+        lock = system.try_lock(path)
         try:
             yield
         finally:
             if lock is not None:
                 os.close(lock)
+            try:
+                os.unlink(path)
+                os.removedirs(folder)
+            except OSError:
+                pass  # not empty: it has started
 
     def start(self, spec: TaskSpec) -> None:
         agent = self._agent or AgentProcess()
@@ -97,7 +103,12 @@ class LocalScheduler:
         if os.path.exists(os.path.join(folder, "spec.json")):
             return
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        self.start({**spec, "attempt": following.number, "folder": folder})
+        try:
+            self.start({**spec, "attempt": following.number, "folder": folder})
+        except InternalError:
+            if not (os.path.exists(os.path.join(folder, "spec.json")) or AttemptFolder(folder).is_alive()):
+                raise
+            # Else another command started it in the same moment, and its agent was first.
 
     def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
         AttemptFolder(self.folder(attempt)).request_stop(request)

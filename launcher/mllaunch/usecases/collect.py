@@ -49,19 +49,31 @@ class Collector(NamedTuple):
             return self._give_up(
                 run, status, "submit_interrupted", "the submitting command was killed before the start"
             )
-        number = status.attempt
         while True:
-            attempt = AttemptRef(run.id, number)
-            nodes = self.scheduler.files(attempt)
-            if not nodes and status.state is not State.PACKAGING:
+            newest = AttemptRef(run.id, status.attempt)
+            if not self._collect_attempts(run, newest, events_only) and status.state is not State.PACKAGING:
                 return self._give_up(run, status, "folder_lost", "what the node kept of this run is gone")
-            for node, files in nodes.items():
-                self._collect_node(run, attempt, node, files, events_only)
             _, status = self.log.get(run.id)
-            if not self._retry_is_due(run, status, attempt):
+            if not self._retry_is_due(run, status, newest):
                 return status
-            self.scheduler.retry(attempt)
-            number += 1
+            self.scheduler.retry(newest)
+            status = status._replace(attempt=newest.number + 1)
+
+    def _collect_attempts(self, run: Run, newest: AttemptRef, events_only: bool) -> bool:
+        """Collect every attempt that is not sealed in the run log; whether anything is there of the newest.
+
+        The earlier ones, too: a retry starts as soon as an attempt has failed, before all of its output is here.
+        """
+        known = self.log.views(run.id)
+        sealed = {number for (number, _), view in known.items() if view["seal"]}
+        nodes: dict[str, NodeFiles] = {}
+        for number in range(1, newest.number + 1):
+            attempt = newest._replace(number=number)
+            nodes = self.scheduler.files(attempt)
+            if number not in sealed:
+                for node, files in nodes.items():
+                    self._collect_node(run, attempt, node, files, events_only)
+        return bool(nodes)
 
     def _collect_node(
         self, run: Run, attempt: AttemptRef, node: str, files: NodeFiles, events_only: bool
