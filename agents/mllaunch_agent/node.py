@@ -60,12 +60,16 @@ class AttemptFolder:
         seal = self.seal()
         if seal:
             return {name: stream["size_bytes"] for name, stream in seal["streams"].items()}
-        ended = self._has_ended()
         try:
-            names = os.listdir(self.path("streams"))
+            names = sorted(os.listdir(self.path("streams")))
         except OSError:
             return {}
-        return {name: self._length(name, ended) for name in sorted(names)}
+        # Events first, and only then whether the tasks have ended: who reads the event of the end finds all of the
+        # output, for the file `ended` is written before that event.
+        lengths = {name: self._length(name, False) for name in names if not is_output(name)}
+        ended = self._has_ended()
+        lengths.update({name: self._length(name, ended) for name in names if is_output(name)})
+        return lengths
 
     def _length(self, stream: str, ended: bool) -> int:
         try:

@@ -39,6 +39,7 @@ from mllaunch_agent.watching import Watcher
 
 _TICK_S = 0.1
 _SHIM_RESTARTS = 3
+_UNKILLABLE_S = 60.0
 _UNSEEN_EXIT_S = (
     3.0  # after the task and its shim are both gone, how long the exit record may still be under way
 )
@@ -346,6 +347,8 @@ class Supervisor:
         ending: Optional[Stopping] = None
         while self.living():
             now_s = system.boot_s()
+            if now_s > deadline_s + _UNKILLABLE_S:
+                break  # another user's, or asleep in a driver: on record, and no reason to keep the run open
             self._heed_requests(now_s)
             if ending is None and (now_s >= deadline_s or self.stopping):
                 ending = Stopping(Cause("leftover", ""), min(5.0, self.spec["grace_s"]), now_s)

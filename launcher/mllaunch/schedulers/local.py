@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,9 @@ from mllaunch.schedulers import agent_process
 from mllaunch.schedulers.agent_process import AgentProcess
 from mllaunch_agent.node import AttemptFolder
 from mllaunch_agent.protocol import StopRequest, TaskSpec
+
+
+_REVIVE_PAUSE_S = 2.0
 
 
 def import_path() -> list[str]:
@@ -33,6 +37,7 @@ class LocalScheduler:
         self._home = home
         self._node = node
         self._agent = agent
+        self._revived_s: dict[AttemptRef, float] = {}
 
     def folder(self, attempt: AttemptRef) -> str:
         return os.path.join(self._home, "runs", attempt.run_id, str(attempt.number))
@@ -120,7 +125,11 @@ class LocalScheduler:
         return {self._node: AttemptFolder(folder)}
 
     def revive(self, attempt: AttemptRef) -> None:
-        agent_process.adopt(self.folder(attempt))
+        # One that was started a moment ago may not have taken the lock yet.
+        now_s = time.monotonic()
+        if now_s - self._revived_s.get(attempt, -_REVIVE_PAUSE_S) >= _REVIVE_PAUSE_S:
+            self._revived_s[attempt] = now_s
+            agent_process.adopt(self.folder(attempt))
 
     def abandon(self, attempt: AttemptRef) -> bool:
         """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
