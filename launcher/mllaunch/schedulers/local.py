@@ -16,7 +16,6 @@ from mllaunch.schedulers.agent_process import AgentProcess
 from mllaunch_agent.node import AttemptFolder
 from mllaunch_agent.protocol import StopRequest, TaskSpec
 
-
 _REVIVE_PAUSE_S = 2.0
 
 
