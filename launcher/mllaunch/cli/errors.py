@@ -25,9 +25,11 @@ def guarded(command: Callable[[], object]) -> int:
         _line("")
         return 130
     except BrokenPipeError:
-        # The reader (head, less) has gone: nothing more to say to it, nor at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_gone()
+    except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # click makes an exit code 1 of it
+            return _reader_gone()
+        raise
     except Exception as e:  # noqa: BLE001  the last resort, which says so
         code = _from_click(e)
         if code is not None:
@@ -37,6 +39,12 @@ def guarded(command: Callable[[], object]) -> int:
         _line("hint: run it again with --debug before the command for the traceback, and report it")
         return 125
     return result if isinstance(result, int) else 0
+
+
+def _reader_gone() -> int:
+    """The reader (head, less) has seen enough: nothing more to say to it, nor at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _from_click(error: Exception) -> int | None:
