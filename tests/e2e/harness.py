@@ -272,9 +272,9 @@ class Mllaunch:
         return run["id"], run["name"]
 
     def row(self, run: str) -> dict[str, Any]:
-        """The run's row in `ps -a --json`, by id or name."""
+        """The run's row in `ps -a --json`, by id, name or @last."""
         rows = self("ps", "-a", "--json", check=True).document
-        return next(row for row in rows if run in (row["id"], row["name"]))
+        return rows[0] if run == "@last" else next(row for row in rows if run in (row["id"], row["name"]))
 
     def wait(self, run: str, *states: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         """Wait until the run is in one of these states (without any: until it has ended); its row."""

@@ -110,14 +110,6 @@ def test_a_killed_follower_harms_nobody(mllaunch: Mllaunch, repo: Repo) -> None:
     assert mllaunch.wait("lasting")["state"] == "succeeded"
 
 
-def test_the_collector_seals_a_run_that_nobody_asks_about(mllaunch: Mllaunch) -> None:
-    run_id, _ = mllaunch.submit("--", "echo", "hello")
-    collected = mllaunch.home.path / "collector.lock"
-    assert collected.exists()
-    row = mllaunch.wait_sealed(run_id)
-    assert (row["state"], row["seal"]) == ("succeeded", "sealed-complete")
-
-
 def test_run_json_prints_one_document_and_no_output_of_the_script(mllaunch: Mllaunch) -> None:
     done = mllaunch("run", "--json", "--", "sh", "-c", "echo hidden; exit 5")
     assert done.rc == 5
