@@ -82,11 +82,15 @@ class Watcher:
     def _sample(self) -> None:
         from mllaunch_agent.probes.sampler import Sampler
 
-        sampler = Sampler(self._pids, self._gpus, self._spec["import_path"])
+        sampler = Sampler((), self._gpus, self._spec["import_path"])
+        added = 0
         stream = Stream(self._folder, protocol.SAMPLES)
         stream.write(sampler.header().encode() + b"\n")
         while True:
             ending = self._ending.is_set()
+            for pid in self._pids[added:]:  # tasks start while we sample
+                sampler.add(pid)
+                added += 1
             stream.write(sampler.sample(system.boot_s()).encode() + b"\n")
             for missing in sampler.not_captured():
                 self._say(protocol.NOT_CAPTURED, **missing)

@@ -54,9 +54,7 @@ class Sampler:
     ) -> None:
         self._known: Dict[int, int] = {}
         for pid in root_pids:
-            started = processes.start_ticks(pid)
-            if started is not None:
-                self._known[pid] = started
+            self.add(pid)
         self._uuids = tuple(gpu_uuids)
         self._gpus = Gpus(import_path, timeout_s=GPU_TIMEOUT_S) if self._uuids else None
         self._gpu_usage = gpuload.GpuUsage()
@@ -69,6 +67,12 @@ class Sampler:
         self._pss_due_s = 0.0
         self._missing: List[NotCaptured] = []
         self._reported: Dict[str, str] = {}
+
+    def add(self, pid: int) -> None:
+        """Read the tree below this process too, unless it has ended already. From the thread that samples."""
+        started = processes.start_ticks(pid)
+        if started is not None:
+            self._known[pid] = started
 
     def header(self) -> str:
         """The first line: {"schema", "columns", "units", "gpus": [uuid]}, without a newline.
