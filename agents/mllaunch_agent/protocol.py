@@ -145,7 +145,7 @@ Event = Dict[str, Any]
 # The kinds, and what each carries besides. docs/protocol.md describes them.
 ATTEMPT_STARTED = "attempt_started"  # node, hostname, boot_id, pid, protocol, version
 WAITING = "waiting"  # wanted, free, holders: [{gpu, run, user, pid}], ahead: [{run, user}]
-GPUS_LEASED = "gpus_leased"  # gpus: [uuid]
+GPUS_LEASED = "gpus_leased"  # gpus: [uuid], indices: their numbers on the node
 WORKDIR_READY = "workdir_ready"  # path, method: overlay | reflink | copy | in-place
 TASK_STARTED = "task_started"  # rank, pid
 TASK_EXITED = "task_exited"  # an ExitRecord, and out_of_memory: bool

@@ -32,9 +32,12 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
     said: Optional[Dict[str, Any]] = None
     try:
         while True:
-            answer = ticket.try_take([gpu["uuid"] for gpu in gpus.list()], lambda uuid: _users(gpus, uuid))
+            present = {gpu["uuid"]: gpu["index"] for gpu in gpus.list()}
+            answer = ticket.try_take(list(present), lambda uuid: _users(gpus, uuid))
             if isinstance(answer, Lease):
-                supervisor.events.write(protocol.GPUS_LEASED, gpus=list(answer.uuids))
+                taken = list(answer.uuids)
+                indices = [present[uuid] for uuid in taken]
+                supervisor.events.write(protocol.GPUS_LEASED, gpus=taken, indices=indices)
                 return answer
             why = _why(answer)
             if why != said:

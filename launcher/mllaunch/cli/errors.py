@@ -25,11 +25,7 @@ def guarded(command: Callable[[], object]) -> int:
         _line("")
         return 130
     except BrokenPipeError:
-        return _reader_gone()
-    except SystemExit as e:
-        if isinstance(e.__context__, BrokenPipeError):  # click makes an exit code 1 of it
-            return _reader_gone()
-        raise
+        return reader_gone()
     except Exception as e:  # noqa: BLE001  the last resort, which says so
         code = _from_click(e)
         if code is not None:
@@ -41,8 +37,8 @@ def guarded(command: Callable[[], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _reader_gone() -> int:
-    """The reader (head, less) has seen enough: nothing more to say to it, nor at exit."""
+def reader_gone() -> int:
+    """The reader of stdout (head, less) has seen enough: nothing more to say to it, nor at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 

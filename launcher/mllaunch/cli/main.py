@@ -87,6 +87,8 @@ def _leave(code: int) -> NoReturn:
 def _group() -> click.Group:
     import click
 
+    from mllaunch.cli import errors
+
     class Lazy(click.Group):
         def list_commands(self, ctx: click.Context) -> list[str]:
             return list(COMMANDS)
@@ -96,6 +98,12 @@ def _group() -> click.Group:
                 return None
             command: click.Command = import_module(f"mllaunch.cli.commands.{name.replace('-', '_')}").command
             return command
+
+        def invoke(self, ctx: click.Context) -> object:
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError as e:  # click would make a failure of it
+                raise click.exceptions.Exit(errors.reader_gone()) from e
 
         def get_help(self, ctx: click.Context) -> str:
             return _help().rstrip("\n")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.usecases.plan import Plan
     from mllaunch.wiring import App
+
+_PLACEMENT_S = 1.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,6 +67,20 @@ class SubmitCommand(click.Command):
         return rest
 
 
+class Placement(NamedTuple):
+    """Where a run is: the GPUs it leased there (UUIDs, and their numbers on the node), or why it waits."""
+
+    node: str
+    gpus: tuple[str, ...]
+    indices: tuple[int, ...]
+    waiting: str | None
+
+
+class Submitted(NamedTuple):
+    run: Run
+    placement: Placement
+
+
 def options(function: F) -> F:
     """Declare what can be asked of a submission."""
     decorated: Any = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT.py [ARGS]...")(
@@ -75,7 +92,7 @@ def options(function: F) -> F:
     return result
 
 
-def submit(app: App, early: Any, asked: dict[str, Any]) -> Run | None:
+def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     """From the command line to a started run; None after --dry-run."""
     from mllaunch.capture import snapshot as snapshots
     from mllaunch.capture import trees
@@ -102,8 +119,9 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Run | None:
         usecase.start(app.log, app.scheduler, run, spec)
     app.follow_detached()
     snapshots.pin(snapshot)
-    say.started(run, app.node)
-    return run
+    placement = _placement(app, run)
+    say.placed(run, placement)
+    return Submitted(run, placement)
 
 
 def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Plan]:
@@ -222,18 +240,51 @@ class _Progress:
         branch = snapshot.branch or "detached HEAD"
         self._ok("code", f"{snapshot.commit[:7]} {branch} ({how})" + (", run in place" if in_place else ""))
 
-    def started(self, run: Run, node: str) -> None:
-        gpus = run.spec.resources.gpus
-        what = f"{gpus} GPU{'s' if gpus != 1 else ''}, when they are free" if gpus else "no GPU"
-        self._ok("placed", f"{node} via {run.spec.backend} ({what})")
+    def placed(self, run: Run, placement: Placement) -> None:
+        if placement.waiting:
+            self._line("…", "queued", f"{placement.node} via {run.spec.backend}: {placement.waiting}")
+            return
+        gpus = ":" + _ranges(placement.indices) if placement.indices else ""
+        self._ok("placed", f"{placement.node}{gpus} via {run.spec.backend}" + ("" if gpus else " (no GPU)"))
 
     def _ok(self, what: str, text: str) -> None:
+        from mllaunch.cli import terminal
+
+        self._line(terminal.green("✓", sys.stderr), what, text)
+
+    def _line(self, mark: str, what: str, text: str) -> None:
         if self._quiet:
             return
-        from mllaunch.cli import terminal
         from mllaunch.domain.render import escape
 
-        sys.stderr.write(f"{terminal.green('✓', sys.stderr)} {what:<6} {escape(text)}\n")
+        sys.stderr.write(f"{mark} {what:<6} {escape(text)}\n")
+
+
+def _placement(app: App, run: Run) -> Placement:
+    """Where the run went. One that needs GPUs is looked at for a moment: it gets them, or it can say why it waits."""
+    from mllaunch.ports import AttemptRef
+
+    deadline_s = time.monotonic() + _PLACEMENT_S
+    while run.spec.resources.gpus:
+        _, status = app.log.get(run.id)
+        status = app.collector.collect(run, status, events_only=True)
+        view, _ = app.log.view(AttemptRef(run.id, status.attempt), app.node)
+        if view.get("gpus") or status.waiting or time.monotonic() > deadline_s:
+            gpus, indices = tuple(view.get("gpus", ())), tuple(view.get("gpu_indices", ()))
+            return Placement(app.node, gpus, indices, None if gpus else status.waiting or "waits for GPUs")
+        time.sleep(0.02)
+    return Placement(app.node, (), (), None)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers in order, runs of them as first-last: 0-3,6."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
 def _say_dry_run(run: Run, plan: Plan, as_json: bool) -> None:
@@ -264,13 +315,14 @@ def _tasks(count: int) -> str:
     return f"{count} task{'s' if count != 1 else ''}"
 
 
-def document(run: Run, node: str) -> dict[str, Any]:
+def document(submitted: Submitted) -> dict[str, Any]:
     """What `submit --json` prints."""
+    run, placement = submitted
     ranks = list(range(run.spec.resources.tasks_per_node))
-    placement = None if run.spec.resources.gpus else [{"node": node, "ranks": ranks, "gpus": []}]
+    place = {"node": placement.node, "ranks": ranks, "gpus": list(placement.gpus)}
     return {
         "run": {"id": run.id, "name": run.name, "state": "queued"},
         "snapshot": {"commit": run.snapshot.commit, "dirty": run.snapshot.dirty},
         "image": None,
-        "placement": placement,
+        "placement": None if placement.waiting else [place],
     }

@@ -4,7 +4,7 @@ A view is a JSON document, so that it can be stored and grow without a migration
 
     node, hostname, boot_id, state, reason, exit_code, started_at, ended_at, last_event_at
     waiting     {wanted, free, holders, ahead, foreign} while it waits for GPUs
-    gpus        [uuid]
+    gpus        [uuid]; gpu_indices: their numbers on the node, in the same order
     workdir     {path, method}
     tasks       {rank: {pid, started_at, exit: ExitRecord | null, out_of_memory}}
     host, variables, redacted, python, usage
@@ -37,6 +37,7 @@ def empty() -> View:
         "last_event_at": None,
         "waiting": None,
         "gpus": [],
+        "gpu_indices": [],
         "workdir": None,
         "tasks": {},
         "host": None,
@@ -78,7 +79,8 @@ def _waiting(view: View, event: Event) -> View:
 
 
 def _leased(view: View, event: Event) -> View:
-    return {"waiting": None, "gpus": event["gpus"], "state": _advance(view, State.STARTING)}
+    leased = {"gpus": event["gpus"], "gpu_indices": event["indices"]}
+    return {**leased, "waiting": None, "state": _advance(view, State.STARTING)}
 
 
 def _workdir(view: View, event: Event) -> View:

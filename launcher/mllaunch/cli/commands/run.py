@@ -24,13 +24,13 @@ def command(ctx: click.Context, /, **asked: Any) -> int:
 
     early = ctx.obj
     app = App(os.environ, os.getcwd(), early.agent if early else None)
-    run = submission.submit(app, early, asked)
-    if run is None:
+    submitted = submission.submit(app, early, asked)
+    if submitted is None:
         return 0
     if asked["as_json"]:
         import json
 
-        print(json.dumps(submission.document(run, app.node)), flush=True)
+        print(json.dumps(submission.document(submitted)), flush=True)
     else:
-        sys.stderr.write(f"Run {run.name}\n")
-    return follow_run(app, run.id, show=not asked["as_json"])
+        sys.stderr.write(f"Run {submitted.run.name}\n")
+    return follow_run(app, submitted.run.id, show=not asked["as_json"])

@@ -24,17 +24,17 @@ def command(ctx: click.Context, /, wait: bool, follow: bool, **asked: Any) -> in
 
     early = ctx.obj
     app = App(os.environ, os.getcwd(), early.agent if early else None)
-    run = submission.submit(app, early, asked)
-    if run is None:
+    submitted = submission.submit(app, early, asked)
+    if submitted is None:
         return 0
     if asked["as_json"]:
         import json
 
-        print(json.dumps(submission.document(run, app.node)), flush=True)
+        print(json.dumps(submission.document(submitted)), flush=True)
     else:
-        print(f"Run {run.name}   follow: mllaunch logs -f {run.name}", flush=True)
+        print(f"Run {submitted.run.name}   follow: mllaunch logs -f {submitted.run.name}", flush=True)
     if not (wait or follow):
         return 0
     from mllaunch.cli.following import follow_run
 
-    return follow_run(app, run.id, show=follow)
+    return follow_run(app, submitted.run.id, show=follow)
