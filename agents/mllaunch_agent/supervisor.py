@@ -433,6 +433,7 @@ def revive(spec: protocol.TaskSpec, lease: Optional[Lease], alive_reader: int) -
 
 def detach(folder: str) -> None:
     """Cut every tie to whoever started us; what the agent has to say goes to its own stream."""
+    os.chdir("/")  # or the submitter's folder, which may be another run's checkout, could not be unmounted
     null = os.open(os.devnull, os.O_RDONLY)
     path = os.path.join(folder, "streams", protocol.AGENT)
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -35,6 +35,7 @@ def ensure(home: str) -> None:
 
 def run(home: str, collector: Collector) -> None:
     """Be the collector of this home, unless there is one: collect until every run is settled."""
+    os.chdir("/")
     os.nice(10)
     os.makedirs(home, mode=0o700, exist_ok=True)
     lock = system.try_lock(_lock_path(home))
