@@ -2,6 +2,7 @@
 
     refs/mllaunch/<commit>                  a preserved commit, complete with its tree and its submodules'
     refs/submodules/<commit>/<its commit>   what a preserved commit needs of its submodules
+    refs/bases/<commit>                     what a preserved commit of a dirty tree was made from
     shallow                                 every preserved commit, because none comes with its history
 
 One writer at a time holds ``code.git.lock``, which the kernel frees when it dies. Repositories with SHA-256
@@ -25,9 +26,9 @@ from mllaunch.capture.submodules import locator
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.errors import NotFound, UsageError
 
-__all__ = ["checkout", "forget", "preserve", "prune"]
+__all__ = ["checkout", "forget", "preserve", "prune", "uncommitted"]
 
-_RECENT = 8  # preserved commits that a new one is compared with
+_RECENT = 16  # refs whose commits a new one is compared with
 
 
 def preserve(code_git: str, snapshot: Snapshot) -> None:
@@ -46,6 +47,10 @@ def preserve(code_git: str, snapshot: Snapshot) -> None:
             for part in files.listing(source, snapshot.tree, locator(snapshot))[1:]:
                 _copy(store, part.git, part.tree)
                 _set_ref(store, f"refs/submodules/{snapshot.commit}/{part.tree}", part.tree)
+            if snapshot.base_commit != snapshot.commit:
+                if not _is_stored(store, snapshot.base_commit):
+                    _copy(store, source, snapshot.base_commit)
+                _set_ref(store, f"refs/bases/{snapshot.commit}", snapshot.base_commit)
             _copy(store, source, snapshot.commit)
             _set_ref(store, f"refs/mllaunch/{snapshot.commit}", snapshot.commit)
         except GitFailed as error:
@@ -72,6 +77,23 @@ def checkout(code_git: str, commit: str, dest: str) -> None:
         files.write(part, plan, target.rstrip(b"/"), None, None)
 
 
+def uncommitted(code_git: str, commit: str) -> bytes:
+    """What a preserved commit of a dirty tree adds to the commit that it was made from, as a patch for ``git apply``.
+
+    b"" for a commit of a clean tree. No diff driver is run. Raises NotFound when the commit is not stored here.
+    """
+    folder = _folder(code_git, commit)
+    store = Git(folder, git_dir=folder)
+    if not _has(store, commit):
+        raise NotFound("no-such-code", f"the code of commit {shown(commit)} is not stored here")
+    found = store.run("for-each-ref", "--format=%(objectname)", f"refs/bases/{commit}").decode().split()
+    if not found:
+        return b""
+    plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--ignore-submodules=none")
+    form = ("-r", "-p", "--binary", "--full-index", "--submodule=short", "--src-prefix=a/", "--dst-prefix=b/")
+    return store.run("diff-tree", *form, *plain, "--end-of-options", found[0], commit)
+
+
 def forget(code_git: str, commit: str) -> None:
     """Let a commit go; ``prune`` frees its bytes. Harmless when it is not there."""
     folder = _folder(code_git, commit)
@@ -81,7 +103,7 @@ def forget(code_git: str, commit: str) -> None:
     with _writing(folder):
         listed = store.run("for-each-ref", "--format=%(refname)", f"refs/submodules/{commit}/")
         # The main ref goes first: what is found under it is always complete.
-        for ref in [f"refs/mllaunch/{commit}", *listed.decode().split()]:
+        for ref in [f"refs/mllaunch/{commit}", f"refs/bases/{commit}", *listed.decode().split()]:
             _unlock(store, ref)
             store.run("update-ref", "--stdin", stdin=f"delete {ref}\n".encode())
 

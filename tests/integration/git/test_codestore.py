@@ -87,7 +87,7 @@ def test_many_runs_cost_one_copy_and_the_changes(repository: Repository, store: 
         repository.write("train.py", f"{number}\n")
         codestore.preserve(store, take(repository))
     size_bytes = sum(path.stat().st_size for path in Path(store).rglob("*") if path.is_file())
-    assert len(in_store(store, "for-each-ref").splitlines()) == 20
+    assert len(in_store(store, "for-each-ref", "refs/mllaunch/").splitlines()) == 20
     assert size_bytes < 1_200_000
     in_store(store, "fsck", "--strict")
 
@@ -247,3 +247,40 @@ def test_a_writer_killed_at_any_step_spoils_nothing(
     codestore.prune(store)
     in_store(store, "fsck", "--strict")
     assert files_of(tmp_path / "out") == files_of(repository.root)
+
+
+def test_the_uncommitted_changes_come_back_as_a_patch_that_git_applies(
+    tmp_path: Path, repository: Repository, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = take(repository)
+    shutil.copytree(repository.root, tmp_path / "copy", symlinks=True)
+    # What the user has configured for their own eyes must not reach the patch.
+    repository.git("config", "--global", "diff.noprefix", "true")
+    repository.git("config", "--global", "diff.mine.textconv", f"touch {tmp_path / 'ran'}")
+    repository.git("config", "--global", "color.ui", "always")
+    repository.write(".gitattributes", "*.py diff=mine\n")
+    repository.write("train.py", "changed\n")
+    repository.write(b"latin-\xe9\n.txt", "odd\n")
+    repository.write("large.bin", bytes(range(256)) * 1_000)
+    (repository.root / "run.sh").chmod(0o644)
+    (repository.root / "latest").unlink()
+    found = take(repository)
+    expected = files_of(repository.root)
+    codestore.preserve(store, clean)
+    codestore.preserve(store, found)
+    shutil.rmtree(repository.root)
+    patch = codestore.uncommitted(store, found.commit)
+    subprocess.run(["git", "apply", "-"], input=patch, cwd=tmp_path / "copy", check=True)
+    assert files_of(tmp_path / "copy") == expected
+    assert not (tmp_path / "ran").exists()
+    assert codestore.uncommitted(store, clean.commit) == b""
+
+
+def test_forgetting_a_dirty_tree_frees_what_it_was_made_from(repository: Repository, store: str) -> None:
+    repository.write("train.py", "changed\n")
+    found = take(repository)
+    codestore.preserve(store, found)
+    codestore.forget(store, found.commit)
+    assert in_store(store, "for-each-ref") == ""
+    with pytest.raises(NotFound):
+        codestore.uncommitted(store, found.commit)
