@@ -56,13 +56,14 @@ def main() -> NoReturn:
 
 def _dispatch(arguments: list[str]) -> object:
     # What needs no option parser does without: importing click takes three times as long as Python's own start.
-    if arguments[:1] in ([], ["-h"], ["--help"]):
+    completing = "_MLLAUNCH_COMPLETE" in os.environ  # a shell asks, by variables and without arguments
+    if not completing and arguments[:1] in ([], ["-h"], ["--help"]):
         sys.stdout.write(_help())
         return 0 if arguments else 2
-    if arguments[0] == "ps" and listing.PLAIN_FLAGS.issuperset(arguments[1:]):
+    if arguments[:1] == ["ps"] and listing.PLAIN_FLAGS.issuperset(arguments[1:]):
         return listing.plain(arguments[1:])
     early = None
-    if arguments[0] in ("submit", "run") and "--help" not in arguments and "-h" not in arguments:
+    if arguments[:1] in (["submit"], ["run"]) and "--help" not in arguments and "-h" not in arguments:
         from mllaunch.cli.early import Early
 
         early = Early()
