@@ -126,6 +126,44 @@ class AttemptFolder:
         """Leave a stop request; the supervisor sees it within a tenth of a second. A later one replaces it."""
         system.write_atomic(self.path("stop.json"), json.dumps(request).encode())
 
+    def output_now(self) -> List[Dict[str, Any]]:
+        """What is in the output folder at this moment, as lines of the files stream without digests."""
+        from mllaunch_agent import outputs
+
+        spec = self.spec()
+        if spec is None:
+            return []
+        return list(outputs.glance(self._work_root(), os.path.join(spec["workdir"], spec["output"])))
+
+    def open_output(self, path: str) -> int:
+        """A descriptor of a regular file that the tasks wrote; path: as in the files stream. OSError.
+
+        Follows no link, so it never leads out of the work folder, whatever a task does to it meanwhile.
+        """
+        import stat
+
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        folder = os.open(self._work_root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            parts = path.split("/")
+            if not all(part not in ("", ".", "..") for part in parts):
+                raise OSError("not a plain relative path: %r" % path)
+            for part in parts[:-1]:
+                inner = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            found = os.open(parts[-1], flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            os.close(found)
+            raise OSError("%r is no regular file any more" % path)
+        return found
+
+    def _work_root(self) -> str:
+        spec = self.spec()
+        return (spec and spec["in_place"]) or self.path("work")
+
     def fence(self) -> bool:
         """Make sure that nothing can start here any more; False if something has started or lives already."""
         os.makedirs(self.folder, mode=0o700, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence
 
 from mllaunch_agent import hashing
 
-__all__ = ["scan"]
+__all__ = ["glance", "scan"]
 
 # Files carry the time of the last clock tick (10 ms at most), which may lie before a start that was read precisely.
 _TICK_NS = 20 * 1000 * 1000
@@ -42,6 +42,30 @@ def scan(work: str, deleted: Sequence[str] = (), since_ns: Optional[int] = None)
                 yield line
     while gone:
         yield _deleted(gone.pop())
+
+
+def glance(work: str, below: str) -> Iterator[Dict[str, Any]]:
+    """What ``scan`` would list of the folder ``below`` in ``work`` at this moment, with no file read or hashed."""
+    base = os.fsencode(os.path.normpath(below))
+    root = os.path.join(os.fsencode(work), base)
+    for path, info in hashing.walk(root):
+        if info is None:
+            continue
+        line: Dict[str, Any] = {"path": hashing.text(os.path.normpath(os.path.join(base, path)))}
+        line.update(size_bytes=info.st_size, mtime=rfc3339(info.st_mtime_ns), sha256=None)
+        line["kind"] = _kind(info)
+        if line["kind"] == "symlink":
+            try:
+                line["target"] = hashing.text(os.readlink(os.path.join(root, path)))
+            except OSError:
+                continue
+        yield line
+
+
+def _kind(info: os.stat_result) -> str:
+    if stat.S_ISREG(info.st_mode):
+        return "file"
+    return "symlink" if stat.S_ISLNK(info.st_mode) else "special"
 
 
 def _nothing(path: bytes) -> bool:

@@ -123,6 +123,11 @@ class LocalScheduler:
             return {}
         return {self._node: AttemptFolder(folder)}
 
+    def outputs(self, attempt: AttemptRef) -> dict[str, AttemptFolder]:
+        """By node, where what the tasks wrote can be looked at; empty once nothing is left of the attempt."""
+        folder = self.folder(attempt)
+        return {self._node: AttemptFolder(folder)} if os.path.isdir(folder) else {}
+
     def revive(self, attempt: AttemptRef) -> None:
         # One that was started a moment ago may not have taken the lock yet.
         now_s = time.monotonic()
