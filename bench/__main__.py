@@ -1,0 +1,49 @@
+"""``python -m bench [--quick] [--only NAME,...] [--write FILE]``: measure, and print one table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from bench import table
+
+NAMES = ("startup", "ending", "job", "commands", "store", "sampler", "repository", "collecting")
+
+
+def main() -> int:
+    options = _options()
+    sections = []
+    print(f"{table.machine()}\n\n{table.heading()}", flush=True)
+    for name in options.only or NAMES:
+        module = import_module(f"bench.{name}")
+        rows = []
+        for row in module.rows(options.quick):
+            rows.append(row)
+            print(table.line(row), flush=True)
+        sections.append((name, str(module.__doc__).partition("\n\n")[0], rows))
+    if options.write:
+        options.write.write_text(table.page(sections, quick=options.quick), encoding="utf-8")
+    missed = [row for _, _, rows in sections for row in rows if row.is_met is False]
+    if missed:
+        print(f"\n{len(missed)} targets missed", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def _options() -> argparse.Namespace:
+    def names(text: str) -> list[str]:
+        unknown = set(text.split(",")) - set(NAMES)
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: choose from {', '.join(NAMES)}")
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(prog="python -m bench", description="How fast it is, as ratios.")
+    parser.add_argument("--quick", action="store_true", help="Small sizes and few rounds: under two minutes.")
+    parser.add_argument("--only", type=names, metavar="NAME,...", help=f"Of {', '.join(NAMES)}.")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="Write the table as a page, too.")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
