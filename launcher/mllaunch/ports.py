@@ -120,7 +120,7 @@ class RunLog(Protocol):
         """Replace the run's status, durably."""
 
     def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:
-        """Replace the note, add tags."""
+        """Replace the note ("" removes it), add tags."""
 
     def notes(self, run_id: str) -> tuple[str | None, tuple[str, ...]]:
         """The run's note and tags."""

@@ -169,6 +169,11 @@ def _request(asked: dict[str, Any], config: Config, data_base: str) -> Any:
     from mllaunch.usecases.plan import Request
 
     _only_here(config)
+    if asked["tags"] or asked["note"]:
+        from mllaunch.domain.annotations import check_note, check_tags
+
+        check_tags(asked["tags"])
+        check_note(asked["note"] or "")
 
     def duration_s(option: str) -> float | None:
         try:

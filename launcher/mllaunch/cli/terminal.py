@@ -60,6 +60,10 @@ def dim(text: str, stream: IO[Any]) -> str:
     return _styled(text, "2", stream)
 
 
+def bold(text: str, stream: IO[Any]) -> str:
+    return _styled(text, "1", stream)
+
+
 def state(name: str, stream: IO[Any]) -> str:
     """The name of a run's state, in the colour that goes with it."""
     return _styled(name, _STATES[name], stream) if name in _STATES else name

@@ -120,7 +120,7 @@ class SqliteRunLog:
                 raise no_such_run(run_id)
             submitted_at, tags = found
             if note is not None:
-                writer.execute("UPDATE run SET note = ? WHERE id = ?", (_text(note), run_id))
+                writer.execute("UPDATE run SET note = ? WHERE id = ?", (_text(note) or None, run_id))
             if add_tags:
                 every = tuple(dict.fromkeys((*codec.decode_tags(tags), *add_tags)))
                 writer.execute("UPDATE run SET tags = ? WHERE id = ?", (codec.encode_tags(every), run_id))
@@ -227,7 +227,7 @@ def insert_run(writer: sqlite3.Connection, run: Run, status: RunStatus) -> None:
     """Add a run within a transaction. NameTaken if its name or id is not free."""
     values = (
         *(run.id, run.name, _text(run.spec.project), _text(command_line(run.spec)), run.submitted_at),
-        *(codec.encode_tags(run.spec.tags), _text(run.spec.note), codec.encode_run(run)),
+        *(codec.encode_tags(run.spec.tags), _text(run.spec.note) or None, codec.encode_run(run)),
         *_status_values(status),
     )
     try:
