@@ -1,0 +1,49 @@
+"""Where a file came from, as a person reads it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mllaunch.cli import terminal, times
+from mllaunch.cli.sheet import Sheet
+
+_LISTED = 10
+_SHORT_COMMIT = 12
+
+
+def render(document: dict[str, Any], now: str) -> str:
+    """For stdout: who wrote these bytes, then who was given them. document: of usecases.provenance.origin."""
+    sheet = Sheet(sys.stdout)
+    sheet.headline(document["digest"], times.bytes(document["size_bytes"]))
+    if not document["written_by"]:
+        sheet.row("written by", "no run that is known here")
+    shown = document["written_by"][:_LISTED] if sheet.on_terminal else document["written_by"]
+    for place in shown:
+        _writer(sheet, place, now)
+    if len(shown) < len(document["written_by"]):
+        sheet.row("", f"... and by {len(document['written_by']) - len(shown)} more")
+    sheet.items("read by", [f"{p['run']['name']}  as {p['path']}" for p in document["read_by"]], _LISTED)
+    missing = "; ".join(entry["what"].rpartition(": ")[2] for entry in document["not_captured"])
+    sheet.row("not captured", f"not recorded by this version: {missing}")
+    if document["written_by"]:
+        sheet.gap()
+        sheet.row("more", f"mllaunch provenance {document['written_by'][0]['run']['name']}")
+    return sheet.text()
+
+
+def _writer(sheet: Sheet, place: dict[str, Any], now: str) -> None:
+    from shlex import join
+
+    run, code = place["run"], place["code"]
+    commit = code["commit"][:_SHORT_COMMIT] if sheet.on_terminal else code["commit"]
+    dirty = " and uncommitted changes" if code["dirty"] else ""
+    at = times.when(run["submitted_at"], now, terminal=sheet.on_terminal)
+    sheet.row(
+        "written by",
+        f"{run['name']}, attempt {place['attempt']}, on {place['node']}; submitted {at}, {run['state']}",
+        f"as {place['path']}",
+        f"with code {commit} on {code['branch'] or 'no branch'}{dirty}",
+        f"by {join(place['command']['argv'])}",
+        paint=lambda text: text.replace(run["name"], terminal.bold(run["name"], sys.stdout), 1),
+    )

@@ -1,0 +1,243 @@
+"""A provenance document as a person reads it. Works on the document alone, so it can say no more than that does."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mllaunch.cli import terminal, times
+from mllaunch.cli.sheet import Sheet
+
+_LISTED = 10  # inputs, outputs, packages' changes: on a terminal
+_SHORT_COMMIT = 12
+_SHORT_DIGEST = len("sha256:") + 12
+
+Document = dict[str, Any]
+
+
+def render(document: Document, now: str) -> str:
+    """All sections, for stdout."""
+    sheet = Sheet(sys.stdout)
+    headline(sheet, document["run"])
+    _about(sheet, document["run"], now)
+    sheet.gap()
+    command(sheet, document["command"])
+    code(sheet, document["code"])
+    _environment(sheet, document["environment"])
+    for host in document["hosts"]:
+        sheet.row(_node_label("host", host, document), *_host(host))
+    sheet.gap()
+    sheet.items("inputs", _inputs(sheet, document) or ["none declared (--data)"], _LISTED)
+    sheet.items("outputs", _outputs(sheet, document) or ["none recorded"], _LISTED)
+    sheet.row("usage", usage_words(document["usage"]))
+    sheet.items("logs", _logs(document), _LISTED)
+    attempts(sheet, document["attempts"], now)
+    sheet.gap()
+    sheet.row("not captured", *_not_captured(document["not_captured"]))
+    seal(sheet, document["seal"])
+    return sheet.text()
+
+
+def headline(sheet: Sheet, run: Document) -> None:
+    """``brave-otter-17  failed: exited with 3, after 3m 05s``"""
+    words = run["state"]
+    if run["reason"]:
+        words += f": {run['reason']['message']}"
+    elif run["exit_code"] is not None:
+        words += f", exit code {run['exit_code']}"
+    words += times.between(run["started_at"], run["ended_at"])
+    state = run["state"]
+    sheet.headline(run["name"], words, lambda text: text.replace(state, terminal.state(state, sys.stdout), 1))
+
+
+def _about(sheet: Sheet, run: Document, now: str) -> None:
+    by = run["submitted_by"]
+    sheet.row("run", f"{run['id']}  in project {run['project']}")
+    at = times.when(run["submitted_at"], now, terminal=sheet.on_terminal)
+    sheet.row("submitted", f"{at} by {by['user']} on {by['host']}")
+    if run["started_at"] and not sheet.on_terminal:
+        sheet.row("ran", f"{run['started_at']} to {run['ended_at'] or 'now'}")
+    notes(sheet, run)
+
+
+def notes(sheet: Sheet, run: Document) -> None:
+    sheet.row("note", run["note"])
+    sheet.row("tags", ", ".join(run["tags"]))
+
+
+def command(sheet: Sheet, document: Document) -> None:
+    from shlex import join
+
+    where = f"in {document['workdir']}/" if document["workdir"] else None
+    sheet.row("command", join(document["argv"]), where)
+    sheet.items("parameters", [f"{name} = {value}" for name, value in document["params"].items()], _LISTED)
+
+
+def code(sheet: Sheet, document: Document) -> None:
+    commit = document["commit"][:_SHORT_COMMIT] if sheet.on_terminal else document["commit"]
+    branch = f"on {document['branch']}" if document["branch"] else "on no branch"
+    if document["dirty"]:
+        count = len(document["uncommitted"])
+        base = document["base_commit"][:_SHORT_COMMIT] if sheet.on_terminal else document["base_commit"]
+        state = f"= {base} {branch} and {count} uncommitted file{'s' if count != 1 else ''}"
+    else:
+        state = f"{branch}, clean"
+    in_place = "run in the working tree itself, where edits could reach it" if document["in_place"] else None
+    sheet.row("code", f"{commit} {state}", in_place)
+    sheet.items("", [f"  {path}" for path in document["uncommitted"]], _LISTED)
+    remote = f" ({document['remote']})" if document["remote"] else ""
+    sheet.row("", f"{document['repository']}{remote}")
+
+
+def _environment(sheet: Sheet, document: Document) -> None:
+    python = document["python"]
+    if python:
+        packages = python["packages"]
+        count = "" if packages is None else f", {len(packages)} packages"
+        sheet.row("python", f"{python['implementation']} {python['version']}{count}", python["executable"])
+    if document["image"]:
+        sheet.row("image", f"{document['image']['reference']} {document['image']['digest']}")
+    if sheet.on_terminal:
+        sheet.row("variables", " ".join(document["variables"]))
+    else:
+        sheet.items("variables", [f"{name}={value}" for name, value in document["variables"].items()])
+    if document["redacted"]:
+        sheet.row("withheld", " ".join(document["redacted"]))
+
+
+def _node_label(word: str, entry: Document, document: Document) -> str:
+    several = len(document["hosts"]) > 1
+    return f"{word} {entry['node']}/{entry['attempt']}" if several else word
+
+
+def _host(host: Document) -> list[str]:
+    cpu = host["cpu"]
+    cores = f", {cpu['cores']} cores" if cpu["cores"] else ""
+    kind = f" ({host['virtualization']})" if host["virtualization"] else ""
+    lines = [f"{host['hostname'] or host['node']}{kind}: {_joined(host['os'], host['kernel'], host['arch'])}"]
+    if cpu["model"]:
+        memory = f", {times.bytes(host['memory_bytes'])} memory" if host["memory_bytes"] else ""
+        lines.append(f"{cpu['model']}{cores}{memory}")
+    for gpu in host["gpus"] or ():
+        leased = "" if gpu["leased"] else "  (not leased)"
+        lines.append(
+            f"GPU {gpu['index']}  {gpu['name']}  {times.bytes(gpu['memory_bytes'])}  {gpu['uuid']}{leased}"
+        )
+    if host["driver"]:
+        lines.append(f"driver {host['driver']}, CUDA {host['cuda'] or '?'}")
+    return lines
+
+
+def _joined(*words: str | None) -> str:
+    return ", ".join(word for word in words if word) or "nothing recorded about it"
+
+
+def _inputs(sheet: Sheet, document: Document) -> list[str]:
+    lines = []
+    for entry in document["inputs"]:
+        files = (
+            f"{entry['files']} file{'s' if entry['files'] != 1 else ''}, "
+            if entry["files"] is not None
+            else ""
+        )
+        words = (
+            f"{entry['path']}   {files}{times.bytes(entry['size_bytes'])}   {_digest(sheet, entry['digest'])}"
+        )
+        lines.append(words + ("   CHANGED DURING THE RUN" if entry["changed"] else ""))
+    return lines
+
+
+def _outputs(sheet: Sheet, document: Document) -> list[str]:
+    outputs = document["outputs"]
+    shown = outputs[:_LISTED] if sheet.on_terminal else outputs
+    widest = max((len(entry["path"]) for entry in shown), default=0)
+    several = len(document["attempts"]) > 1
+    lines = []
+    for entry in outputs:
+        attempt = f"   attempt {entry['attempt']}" if several else ""
+        size = times.bytes(entry["size_bytes"]).rjust(9)
+        lines.append(
+            f"{entry['path'].ljust(min(widest, 60))} {size}   {_digest(sheet, entry['digest'])}{attempt}"
+        )
+    return lines
+
+
+def _digest(sheet: Sheet, digest: str | None) -> str:
+    if digest is None:
+        return "content not captured"
+    return digest[:_SHORT_DIGEST] if sheet.on_terminal else digest
+
+
+def usage_words(usage: Document | None) -> str | None:
+    """``3m 05s, 2m 50s of CPU, 1.2 GiB of memory at most, 20.0 MiB read, 1.0 GiB written``"""
+    if usage is None:
+        return None
+    parts = [
+        (usage["wall_s"], times.duration(usage["wall_s"])),
+        (usage["cpu_s"], f"{times.duration(usage['cpu_s'])} of CPU"),
+        (usage["max_rss_bytes"], f"{times.bytes(usage['max_rss_bytes'])} of memory at most"),
+        (usage["read_bytes"], f"{times.bytes(usage['read_bytes'])} read"),
+        (usage["written_bytes"], f"{times.bytes(usage['written_bytes'])} written"),
+    ]
+    gpu = usage["gpu"] or dict.fromkeys(("mean_utilisation", "max_memory_bytes", "energy_j"))
+    parts += [
+        (gpu["mean_utilisation"], f"GPU {100 * (gpu['mean_utilisation'] or 0):.0f} % busy"),
+        (gpu["max_memory_bytes"], f"{times.bytes(gpu['max_memory_bytes'])} of GPU memory at most"),
+        (gpu["energy_j"], f"{(gpu['energy_j'] or 0) / 3_600_000:.3f} kWh"),
+    ]
+    return ", ".join(words for value, words in parts if value is not None)
+
+
+def _logs(document: Document) -> list[str]:
+    several = len({log["node"] for log in document["logs"]}) > 1
+    retried = len(document["attempts"]) > 1
+    ranks = len({log["rank"] for log in document["logs"]}) > 1
+    lines = []
+    for log in document["logs"]:
+        where = [f"attempt {log['attempt']}"] if retried else []
+        where += [log["node"]] if several else []
+        where += [f"rank {log['rank']}"] if ranks else []
+        missing = sum(gap["size_bytes"] for gap in log["gaps"])
+        gaps = f", of which {times.bytes(missing)} are missing" if missing else ""
+        lines.append(f"{' '.join([*where, log['stream']])} {times.bytes(log['size_bytes'])}{gaps}")
+    return [", ".join(lines)] if lines and len(lines) <= 2 else lines
+
+
+def attempts(sheet: Sheet, attempts: list[Document], now: str) -> None:
+    """Only worth a section when there were several."""
+    if len(attempts) < 2:
+        return
+    lines = []
+    for attempt in attempts:
+        why = f": {attempt['reason']['message']}" if attempt["reason"] else ""
+        began = times.when(attempt["started_at"], now, terminal=sheet.on_terminal)
+        took = times.between(attempt["started_at"], attempt["ended_at"])
+        lines.append(f"{attempt['number']}  {attempt['state']}{why}{took}, started {began}")
+    sheet.items("attempts", lines)
+
+
+def _not_captured(entries: list[Document]) -> list[str]:
+    """What shares a reason is one line, the reason first."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in entries:
+        _, _, words = entry["what"].rpartition(": ")
+        where = f" (attempt {entry['attempt']} on {entry['node']})" if entry["node"] else ""
+        by_reason.setdefault(entry["why"], []).append(words + where)
+    lines = [
+        f"{why}: {'; '.join(whats)}" if len(whats) > 1 else f"{whats[0]}: {why}"
+        for why, whats in by_reason.items()
+    ]
+    return lines or ["nothing is known to be missing"]
+
+
+def seal(sheet: Sheet, document: Document) -> None:
+    words = {
+        "sealed-complete": "complete",
+        "sealed-with-gaps": "sealed, with gaps",
+        "unsealed": "never sealed: it may lack anything",
+        None: "not sealed yet",
+    }[document["status"]]
+    digest = f", sha256:{document['sha256']}" if document["sha256"] else ""
+    if sheet.on_terminal:
+        digest = digest[: len(", ") + _SHORT_DIGEST]
+    sheet.row("record", f"{words}; {document['events']} events{digest}")
