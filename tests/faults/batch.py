@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -202,10 +203,13 @@ def name(trial: Trial) -> str:
 def run(trials: list[Trial], keep: bool = False) -> tuple[list[Report], int, list[str]]:
     """Run a batch in a folder of its own; kept for a look at it where something was wrong and ``keep`` is asked for."""
     with tempfile.TemporaryDirectory(prefix="mllaunch-faults-", ignore_cleanup_errors=True) as folder:
-        result = Batch(Path(folder, "h"), trials).run()
+        try:
+            result = Batch(Path(folder, "h"), trials).run()
+        except Exception:
+            result = [], 0, [traceback.format_exc()]  # as text, since not every exception can be sent on
         if keep and (result[2] or any(report.faults for report in result[0])):
-            kept = f"{folder}-kept"
-            os.rename(folder, kept)
-            os.mkdir(folder)
+            kept = Path(f"{folder}-kept")
+            Path(folder).rename(kept)
+            Path(folder).mkdir()
             result[2].append(f"kept in {kept}")
         return result

@@ -1,3 +1,5 @@
+# pathlib would double the time that the job takes to start.
+# ruff: noqa: PTH
 """The program that the fault trials run: prints known bytes and writes down by itself, beside them, what it printed.
 
 ``job.py PLAN FOLDER``: PLAN is JSON, see plan.Job; FOLDER receives per attempt N

@@ -91,8 +91,7 @@ def _with(word: bytes) -> Iterator[int]:
         if not name.isdigit():
             continue
         try:
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                if word in file.read():
-                    yield int(name)
+            if word in Path("/proc", name, "cmdline").read_bytes():
+                yield int(name)
         except OSError:
             continue  # it ended while we looked
