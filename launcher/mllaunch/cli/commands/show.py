@@ -1,0 +1,30 @@
+"""mllaunch show"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+
+@click.command()
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(run: str, as_json: bool) -> int:
+    """Show one run: how it stands and why, what it runs, where, and whatever is doubtful about it."""
+    from mllaunch.cli.settling import settled
+    from mllaunch.usecases.show import document
+    from mllaunch.wiring import App
+
+    app = App(os.environ, os.getcwd())
+    found = document(app.log, app.blobs, *settled(app, run))
+    if as_json:
+        import json
+
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        from mllaunch.cli.show_text import render
+
+        sys.stdout.write(render(found, app.clock.now()))
+    return 0

@@ -1,0 +1,82 @@
+"""What a person should know about a run besides how it ended: everything that makes its record or result doubtful."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.usage import Views
+
+_NAMED = 5
+
+
+def warnings(run: Run, status: RunStatus, views: Views) -> list[str]:
+    """In words, the most serious first; none for a run of which all is well."""
+    several = len(views) > 1
+    found = [*_of_record(status)]
+    if run.spec.in_place:
+        found.append("it worked in the working tree itself, so edits made meanwhile may have reached it")
+    for (number, node), view in views.items():
+        where = f" (attempt {number} on {node})" if several else ""
+        found += [
+            text + where for text in (*_changed(view), *_gaps(view), *_restarts(view), *_processes(view))
+        ]
+    return found
+
+
+def _of_record(status: RunStatus) -> list[str]:
+    if status.seal == "unsealed":
+        return ["its record was never sealed, and may lack anything"]
+    return ["its record has gaps"] if status.seal == "sealed-with-gaps" else []
+
+
+def _changed(view: dict[str, Any]) -> list[str]:
+    return [
+        f"{change['path']} changed during the run: {changed_words(change)}" for change in view["data_changes"]
+    ]
+
+
+def changed_words(change: dict[str, Any]) -> str:
+    """``2 modified (a.csv, b.csv), 1 added (c.csv)``"""
+    parts = []
+    for kind in ("modified", "added", "removed"):
+        names = change[kind]
+        if names["count"]:
+            shown = [name for name in names["first"][:_NAMED] if name]
+            more = ", ..." if names["count"] > len(shown) and shown else ""
+            parts.append(f"{names['count']} {kind}" + (f" ({', '.join(shown)}{more})" if shown else ""))
+    return ", ".join(parts)
+
+
+def _gaps(view: dict[str, Any]) -> list[str]:
+    streams = (view["seal"] or {}).get("streams")
+    if streams is None:
+        gaps = [(gap["stream"], gap) for gap in view["gaps"]]
+    else:
+        gaps = [(name, gap) for name, stream in streams.items() for gap in stream["gaps"]]
+    return [
+        f"{gap['size_bytes']} bytes of {name} from offset {gap['offset']} on are missing: {gap['reason']}"
+        for name, gap in gaps
+    ]
+
+
+def _restarts(view: dict[str, Any]) -> list[str]:
+    count = len(view["restarts"])
+    if not count:
+        return []
+    times = "once" if count == 1 else f"{count} times"
+    return [f"the agent died and was replaced {times}; telemetry has a gap, output has none"]
+
+
+def _processes(view: dict[str, Any]) -> list[str]:
+    """What outlived the tasks."""
+    found = []
+    for left in view["leftovers"]:
+        names = [f"{process['pid']} {process['command']}"[:60] for process in left["processes"][:_NAMED]]
+        found.append(f"processes outlived the tasks, and {left['killed']} were killed: {', '.join(names)}")
+    for used in view.get("gpus_still_used", []):
+        names = [
+            f"pid {user.get('pid') or '?'} of {user.get('user') or '?'}" for user in used["gpus"][:_NAMED]
+        ]
+        found.append(f"its GPUs were still in use when it had ended: {', '.join(names)}")
+    return found
