@@ -1,22 +1,21 @@
-"""What the sampler costs: CPU time per sample at 1 Hz over a tree of 51 processes, beside psutil's plain
-walk.
+"""The sampler at 1 Hz over a tree of 51 processes, beside psutil's plain walk of the same tree.
 
-    python bench/sampler.py [--seconds 20] [--json]
-
-Each way runs in a process of its own, on the same tree, at the same time. All of the process's CPU time
-counts, the interpreter's idling included.
+Each way runs in a process of its own, at the same time as the others. All of the process's CPU time counts,
+the interpreter's idling included; the first sample, which warms up, does not.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from bench.measuring import Row, Spread, spread
 
 CHILDREN = 50
 TREE = f"""
@@ -28,97 +27,76 @@ for _ in range({CHILDREN}):
 print("ready", flush=True)
 time.sleep(3600)
 """
-WAYS = ("bare", "mllaunch", "psutil")
 
 
-def ours(pid):
+def rows(quick: bool) -> Iterator[Row]:
+    found = _compare(seconds=5 if quick else 20)
+    what = f"sampler, {CHILDREN + 1} processes at 1 Hz"
+    yield Row(what, found["psutil"], found["mllaunch"], "% core", at_most=0.6)
+    yield Row("the same with nothing sampled (information)", None, found["idle"], "% core")
+
+
+def _compare(seconds: int) -> dict[str, Spread]:
+    with subprocess.Popen(
+        [sys.executable, "-c", TREE], stdout=subprocess.PIPE, start_new_session=True
+    ) as tree:
+        try:
+            assert tree.stdout is not None
+            tree.stdout.readline()
+            running = {way: _start(way, tree.pid, seconds) for way in WAYS}
+            return {way: spread(json.loads(run.communicate()[0])) for way, run in running.items()}
+        finally:
+            os.killpg(tree.pid, signal.SIGKILL)
+
+
+def _start(way: str, pid: int, seconds: int) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "bench.sampler", way, str(pid), str(seconds)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE)
+
+
+def _idle(_: int) -> Callable[[], bytes]:
+    return bytes
+
+
+def _ours(pid: int) -> Callable[[], bytes]:
     from mllaunch_agent.probes.sampler import Sampler
 
     sampler = Sampler([pid])
     return lambda: sampler.sample(time.monotonic()).encode() + b"\n"
 
 
-def naive(pid):
+def _naive(pid: int) -> Callable[[], bytes]:
     import psutil
 
-    def sample():
+    def sample() -> bytes:
         total = [0.0, 0, 0, 0]
         root = psutil.Process(pid)
         for process in [root, *root.children(recursive=True)]:
             cpu, memory, io = process.cpu_times(), process.memory_info(), process.io_counters()
-            total = [
-                total[0] + cpu.user + cpu.system,
-                total[1] + memory.rss,
-                total[2] + io.read_bytes,
-                total[3] + io.write_bytes,
-            ]
+            read = (cpu.user + cpu.system, memory.rss, io.read_bytes, io.write_bytes)
+            total = [a + b for a, b in zip(total, read, strict=True)]
         host = psutil.cpu_percent(), psutil.virtual_memory().used, *psutil.net_io_counters()[:2]
         return json.dumps([*total, *host]).encode() + b"\n"
 
     return sample
 
 
-def measure(way, pid, seconds):
-    """CPU milliseconds and bytes per sample, the first one (which warms up) left out."""
-    sample = {"bare": lambda _: bytes, "mllaunch": ours, "psutil": naive}[way](pid)
+WAYS = {"idle": _idle, "mllaunch": _ours, "psutil": _naive}
+
+
+def _percents(way: str, pid: int, seconds: int) -> list[float]:
+    """Of each second, the share of a core that was used."""
+    sample = WAYS[way](pid)
+    percents = []
     with Path(os.devnull).open("wb", buffering=0) as out:
         out.write(sample())
-        size = 0
-        before = time.process_time()
         for _ in range(seconds):
+            before = time.process_time()
             time.sleep(1)
-            size += out.write(sample())
-        spent = time.process_time() - before
-    return {"ms_per_sample": spent * 1000 / seconds, "bytes_per_sample": size / seconds}
-
-
-def compare(seconds):
-    command = [sys.executable, "-c", TREE]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as tree:
-        try:
-            tree.stdout.readline()
-            runs = {}
-            for way in WAYS:
-                argv = [
-                    sys.executable,
-                    __file__,
-                    "--way",
-                    way,
-                    "--pid",
-                    str(tree.pid),
-                    "--seconds",
-                    str(seconds),
-                ]
-                runs[way] = subprocess.Popen(argv, stdout=subprocess.PIPE)
-            return {way: json.loads(run.communicate()[0]) for way, run in runs.items()}
-        finally:
-            os.killpg(tree.pid, signal.SIGKILL)
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=int, default=20)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--pid", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.way:
-        print(json.dumps(measure(options.way, options.pid, options.seconds)))
-        return
-    results = compare(options.seconds)
-    if options.json:
-        print(json.dumps(results))
-        return
-    print(f"{CHILDREN + 1} processes, {options.seconds} samples at 1 Hz")
-    for way, result in results.items():
-        percent = result["ms_per_sample"] / 10
-        print(f"{way:10} {result['ms_per_sample']:6.2f} ms/s = {percent:.2f} % of a core", end="")
-        print(f"   {result['bytes_per_sample']:6.0f} bytes per sample")
-    ratio = results["mllaunch"]["ms_per_sample"] / results["psutil"]["ms_per_sample"]
-    print(f"mllaunch / psutil = {ratio:.2f}")
+            out.write(sample())
+            percents.append((time.process_time() - before) * 100)
+    return percents
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(_percents(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

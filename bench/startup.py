@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.e2e.harness import until
+
 from bench.measuring import Row, in_turns
 from bench.user import User
-from tests.e2e.harness import until
 
 FILES = 500
 SCRIPT = "import time\nprint(time.time_ns())\n"
@@ -28,7 +29,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
         def submitted() -> float:
             began_ns = user.mllaunch("submit", "t.py")
-            first_ms = _first_line_ms(user.newest_stdout(), began_ns)
+            first_ms = _first_line_ms(user.newest_stream(), began_ns)
             user.settle()
             return first_ms
 

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from bench.measuring import Row, Spread
 
@@ -15,7 +16,14 @@ HEADERS = ("what", "reference", "mllaunch", "ratio", "target", "verdict")
 def cells(row: Row) -> tuple[str, ...]:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
     verdict = {True: "met", False: "MISSED", None: ""}[row.is_met]
-    return row.what, _spread(row.reference, row.unit), _spread(row.ours, row.unit), ratio, _target(row), verdict
+    return (
+        row.what,
+        _spread(row.reference, row.unit),
+        _spread(row.ours, row.unit),
+        ratio,
+        _target(row),
+        verdict,
+    )
 
 
 def _spread(values: Spread | None, unit: str) -> str:
@@ -85,6 +93,6 @@ def machine() -> str:
 
 
 def _processor() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
+    with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
         names = [text.partition(":")[2].strip() for text in file if text.startswith("model name")]
     return names[0] if names else platform.machine()

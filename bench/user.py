@@ -23,6 +23,7 @@ class User:
         self.home = Home(self.folder / "home")
         self.repo = Repo(self.folder / "repository", self.home.environ)
         self.output = self.folder / "output"
+        self.errors = self.folder / "errors"
 
     def __enter__(self) -> User:
         return self
@@ -32,8 +33,8 @@ class User:
         shutil.rmtree(self.folder)
 
     def call(self, argv: Sequence[str], **variables: str) -> int:
-        """Run a command with its stdout in ``output``; when it began, in nanoseconds of the Unix clock."""
-        with self.output.open("wb") as out:
+        """Run a command with its stdout in ``output``, its stderr in ``errors``; when it began, in Unix nanoseconds."""
+        with self.output.open("wb") as out, self.errors.open("wb") as err:
             began_ns = time.time_ns()
             done = subprocess.run(
                 argv,
@@ -41,9 +42,9 @@ class User:
                 env={**self.home.environ, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
-                stderr=subprocess.PIPE,
+                stderr=err,
             )
-        assert done.returncode == 0, f"{argv}: {done.stderr.decode(errors='replace')}"
+        assert done.returncode == 0, f"{argv}: {self.errors.read_text(errors='replace')}"
         return began_ns
 
     def bare(self, script: str) -> int:
@@ -53,10 +54,10 @@ class User:
     def mllaunch(self, *args: str) -> int:
         return self.call([str(SCRIPT), *args])
 
-    def newest_stdout(self) -> Path:
-        """What the newest run printed, where its task writes it."""
+    def newest_stream(self, name: str = "stdout.0") -> Path:
+        """A stream of the newest run, where its task writes it."""
         runs = self.home.path / "runs"
-        return runs / max(path.name for path in runs.iterdir()) / "1" / "streams" / "stdout.0"
+        return runs / max(path.name for path in runs.iterdir()) / "1" / "streams" / name
 
     def settle(self) -> None:
         """Until nothing of ours works any more."""
