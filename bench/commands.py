@@ -14,10 +14,10 @@ def rows(quick: bool) -> Iterator[Row]:
     many = 10_000 if quick else 100_000
     with User() as user:
         yield _row(user, "mllaunch --help", ("--help",), rounds, at_most_ratio=4)
-        filled_log(user.home.path, 10).close()
+        filled_log(str(user.home.path), 10).close()
         yield _row(user, "mllaunch ps, 10 runs stored", ("ps",), rounds, at_most_ratio=4)
     with User() as user:
-        filled_log(user.home.path, many).close()
+        filled_log(str(user.home.path), many).close()
         yield _row(user, f"mllaunch ps, {many:,} runs stored", ("ps",), rounds, at_most_ratio=5)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from bench.measuring import Row, in_turns
 from bench.user import User
@@ -31,5 +32,5 @@ def rows(quick: bool) -> Iterator[Row]:
             return delay_ms
 
         for command in (("run",), ("submit", "--wait")):
-            both = in_turns(bare, lambda command=command: waiting(*command), 5 if quick else ROUNDS)
+            both = in_turns(bare, partial(waiting, *command), 5 if quick else ROUNDS)
             yield Row(f"{' '.join(command)} returns after the job's end", *both, at_most=100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 
 from bench.measuring import Row, in_turns
 from bench.user import SCRIPT, User
@@ -39,12 +40,7 @@ def rows(quick: bool) -> Iterator[Row]:
             folder = data if name == "opening.py" else "package"
             sized = work.format(steps=steps, lines=lines, opens=opens, folder=folder)
             user.repo.script(TIMED.format(work=sized), name)
-            both = in_turns(
-                lambda name=name: _bare_ms(user, name),
-                lambda name=name: _run_ms(user, name),
-                rounds,
-                warm_up=0,
-            )
+            both = in_turns(partial(_bare_ms, user, name), partial(_run_ms, user, name), rounds, warm_up=0)
             yield Row(what, *both, at_most_ratio=target)
             if name == "printing.py":
                 _check_complete(user, lines)
@@ -68,6 +64,5 @@ def _check_complete(user: User, lines: int) -> None:
     for number in range(lines):
         expected.update(b"line %9d of the output of a program, as it is\n" % number)
     user.call([str(SCRIPT), "logs", "@last", "--raw"])
-    with user.output.open("rb") as output:
-        found = hashlib.file_digest(output, "sha256")
+    found = hashlib.sha256(user.output.read_bytes())
     assert found.digest() == expected.digest(), "the log is not what was printed"

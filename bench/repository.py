@@ -15,6 +15,7 @@ from bench.measuring import Row, in_turns, ms
 from bench.user import User
 from mllaunch.capture import snapshot as snapshots
 from mllaunch.capture import trees
+from mllaunch.domain.snapshot import Snapshot
 from mllaunch_agent import overlay, workdir
 
 FILE_BYTES = 10_000
@@ -59,7 +60,7 @@ class _Repository:
     def _store(self) -> str:
         return str(self.user.folder / "trees")
 
-    def _snapshot(self) -> snapshots.Snapshot:
+    def _snapshot(self) -> Snapshot:
         return snapshots.take(str(self.user.repo.root), allow_dirty=True)
 
     def _change(self) -> int:

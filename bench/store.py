@@ -11,8 +11,8 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import count
-from pathlib import Path
 
 from tests.conformance.runs import SUCCEEDED, make_run
 
@@ -69,7 +69,7 @@ def _measured(log: SqliteRunLog, raw: sqlite3.Connection, runs: int) -> Iterator
         ),
     ]
     for what, reference, ours in pairs:
-        both = in_turns(lambda act=reference: ms(act), lambda act=ours: ms(act), ROUNDS)
+        both = in_turns(partial(ms, reference), partial(ms, ours), ROUNDS)
         yield Row(f"{what}, {runs:,} runs stored", *both, at_most_ratio=5)
 
 
@@ -79,7 +79,7 @@ def a_run(number: int) -> Run:
     return make_run(number, params=params)
 
 
-def filled_log(home: str | Path, runs: int) -> SqliteRunLog:
+def filled_log(home: str, runs: int) -> SqliteRunLog:
     """A run log with many runs, stored as ``add`` does but in one transaction."""
     log = SqliteRunLog(home)
     with Database(home).transaction() as writer:

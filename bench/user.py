@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.e2e.harness import SCRIPT, Home, Repo, until
 
+__all__ = ["PYTHON", "SCRIPT", "User"]
+
 PYTHON = sys.executable  # the interpreter of every reference, and by PATH that of every run
 
 
