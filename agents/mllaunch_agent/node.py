@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Dict, List, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from mllaunch_agent import protocol, redaction, system
 
@@ -177,6 +178,133 @@ class AttemptFolder:
             return True
         finally:
             os.close(lock)
+
+
+_OUTPUTS = ("work", "work.beneath")  # what the tasks wrote, once an attempt is sealed
+_SMALL = (
+    "seal.json",
+    "spec.json",
+    "supervisor.lock",
+    "submit.lock",
+)  # what tells about them stays beside them
+
+
+def held_bytes(folder: str) -> Optional[Tuple[int, int]]:
+    """How much disk an attempt's folder takes: (our copies of streams, what its tasks wrote); None: it is gone."""
+    if not os.path.isdir(folder):
+        return None
+    ours = theirs = 0
+    for name in _listed(folder):
+        if name in _OUTPUTS:
+            theirs += disk_bytes(os.path.join(folder, name))
+        elif name not in _SMALL:
+            ours += disk_bytes(os.path.join(folder, name))
+    return ours, theirs
+
+
+def disk_bytes(path: str) -> int:
+    """The blocks that would be freed with a file or folder; what is linked from elsewhere too would free none."""
+    import stat
+
+    total = 0
+    links: Dict[Tuple[int, int], int] = {}
+    todo = [path]
+    while todo:
+        place = todo.pop()
+        try:
+            info = os.lstat(place)
+            if stat.S_ISDIR(info.st_mode):
+                todo.extend(os.path.join(place, name) for name in os.listdir(place))
+            else:
+                seen = links[info.st_dev, info.st_ino] = links.get((info.st_dev, info.st_ino), 0) + 1
+                if seen < info.st_nlink:
+                    continue
+            total += info.st_blocks * 512  # st_blocks counts in this unit on every file system, stat(2)
+        except OSError:
+            pass  # it went away meanwhile, or is not ours to look into
+    return total
+
+
+def release_streams(folder: str) -> None:
+    """Free our copies of a sealed attempt's streams, which the run log has; what the tasks wrote stays.
+
+    The folder goes altogether when they wrote nothing. Whoever calls has made sure of the run log. Can be repeated,
+    also after a crash. Raises OSError while an agent looks after the attempt, or if it was never sealed.
+    """
+    if not os.path.isdir(folder):
+        return
+    with _nobody_at(folder):
+        attempt = AttemptFolder(folder)
+        if attempt.seal() is None:
+            raise OSError("the attempt was never sealed")
+        spec = attempt.spec()
+        if spec and spec["environment"]:
+            # The rest says where the outputs are; the environment may hold secrets and is of no more use.
+            reduced = dict(spec, environment={}, secrets=[])
+            system.write_atomic(attempt.path("spec.json"), json.dumps(reduced).encode())
+        for name in _listed(folder):
+            if name not in _OUTPUTS + _SMALL:
+                _remove(attempt.path(name))
+        if not any(names for output in _OUTPUTS for names in _files_in(attempt.path(output))):
+            _remove(folder)
+
+
+def discard(folder: str) -> None:
+    """Remove an attempt's folder with what the tasks wrote. Harmless when it is gone.
+
+    Raises OSError while an agent looks after the attempt, or if a file system is mounted in it.
+    """
+    from mllaunch_agent import overlay, workdir
+
+    if not os.path.isdir(folder):
+        return
+    with _nobody_at(folder):
+        workdir.discard(folder)
+        inside = overlay.mounts_in(folder)
+        if inside:
+            raise OSError("another file system is mounted at %r; unmount it first" % inside[0])
+        _remove(folder)
+
+
+@contextmanager
+def _nobody_at(folder: str) -> Iterator[None]:
+    """Keep agents away; OSError if one is there."""
+    lock = system.try_lock(lock_path(folder))
+    if lock is None:
+        raise OSError("an agent looks after the attempt")
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _listed(folder: str) -> List[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def _files_in(folder: str) -> Iterator[List[str]]:
+    """Everything in a folder but plain folders; a folder that cannot be read counts as a file."""
+
+    def unreadable(error: OSError) -> None:
+        if error.filename and os.path.lexists(error.filename):
+            found.append(error.filename)
+
+    found: List[str] = []
+    for path, folders, files in os.walk(folder, onerror=unreadable):
+        yield files + [name for name in folders if os.path.islink(os.path.join(path, name))]
+    yield found
+
+
+def _remove(path: str) -> None:
+    import shutil
+
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
 
 
 def is_output(stream: str) -> bool:

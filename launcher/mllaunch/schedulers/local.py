@@ -128,6 +128,39 @@ class LocalScheduler:
         folder = self.folder(attempt)
         return {self._node: AttemptFolder(folder)} if os.path.isdir(folder) else {}
 
+    def kept(self) -> list[str]:
+        """Ids of the runs of which something lies here."""
+        try:
+            return sorted(os.listdir(os.path.join(self._home, "runs")))
+        except FileNotFoundError:
+            return []
+
+    def held_bytes(self, attempt: AttemptRef) -> tuple[int, int] | None:
+        """How much disk an attempt takes: (our copies of its streams, what its tasks wrote); None: nothing is left."""
+        from mllaunch_agent import node
+
+        return node.held_bytes(self.folder(attempt))
+
+    def release_streams(self, attempt: AttemptRef) -> None:
+        """Free our copies of a sealed attempt's streams; repeatable. OSError while somebody is at it."""
+        from mllaunch_agent import node
+
+        node.release_streams(self.folder(attempt))
+        self._leave_no_empty_folder(attempt)
+
+    def discard(self, attempt: AttemptRef) -> None:
+        """Remove all that lies here of an attempt; repeatable. OSError while somebody is at it."""
+        from mllaunch_agent import node
+
+        node.discard(self.folder(attempt))
+        self._leave_no_empty_folder(attempt)
+
+    def _leave_no_empty_folder(self, attempt: AttemptRef) -> None:
+        try:
+            os.rmdir(os.path.dirname(self.folder(attempt)))
+        except OSError:
+            pass  # other attempts lie there
+
     def revive(self, attempt: AttemptRef) -> None:
         # One that was started a moment ago may not have taken the lock yet.
         now_s = time.monotonic()

@@ -1,0 +1,182 @@
+"""What `prune` would free, and the freeing: runs' folders, kept trees, and all that is known of forgotten runs."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from mllaunch.errors import MllaunchError, UsageError
+from mllaunch.ports import RunQuery
+from mllaunch.usecases import prune
+from mllaunch.usecases.prune import Item, Kept, Wish
+
+if TYPE_CHECKING:
+    from mllaunch.domain.run import Run, RunStatus
+    from mllaunch.wiring import App
+
+
+class Plan(NamedTuple):
+    """What would be freed. trees: ids of kept trees. trees_unused_since_s: Unix time; one used later stays."""
+
+    items: list[Item]
+    kept: list[Kept]
+    trees: list[str]
+    trees_bytes: int
+    trees_unused_since_s: float
+
+    @property
+    def frees_bytes(self) -> int:
+        return self.trees_bytes + sum(item.frees_bytes for item in self.items)
+
+
+def plan(app: App, names: tuple[str, ...], wish: Wish, keep_last: int) -> Plan:
+    """Look at the runs (without names: at all that hold something here) and decide. Changes nothing."""
+    now = app.clock.now()
+    now_s = datetime.fromisoformat(now.replace("Z", "+00:00")).timestamp()
+    spared = {row.id for row in app.log.rows(RunQuery(limit=keep_last))} if keep_last else set()
+    items: list[Item] = []
+    kept: list[Kept] = []
+    for reference in dict.fromkeys(names or app.scheduler.kept()):
+        found = _run(app, reference, is_named=bool(names))
+        if found is None:
+            continue
+        run, status = found
+        candidate = prune.look(
+            app.log, app.blobs, app.scheduler, run, status, now=now, spared=run.id in spared
+        )
+        decision = prune.decide(candidate, wish)
+        if isinstance(decision, Item):
+            items.append(decision)
+        elif decision is not None:
+            if wish.named and status.seal is None:
+                raise UsageError("unfinished", f"{run.name} cannot be pruned: {decision.why}")
+            kept.append(decision)
+    unused_since_s = now_s - (wish.older_than_s or 0.0)
+    trees = _unneeded_trees(
+        app, {item.run.snapshot.tree for item in items} if names else None, unused_since_s
+    )
+    return Plan(items, kept, trees, _size(app, trees), unused_since_s)
+
+
+def _run(app: App, reference: str, *, is_named: bool) -> tuple[Run, RunStatus] | None:
+    try:
+        run, status = app.log.get(reference)
+    except MllaunchError:
+        if is_named:
+            raise
+        return None
+    if not is_named and run.id != reference:
+        return None  # a folder that is not of a run of this log is not ours to judge
+    try:
+        status = app.collector.collect(run, status)
+    except MllaunchError:
+        pass  # then it stays unsettled, and is not touched
+    return run, status
+
+
+def _unneeded_trees(app: App, only: set[str] | None, unused_since_s: float) -> list[str]:
+    """Ids of kept trees that no run which has not settled needs. only: of these."""
+    needed = _needed_trees(app)
+    found = []
+    for name in _kept_trees(app):
+        try:
+            used_at_s = os.stat(os.path.join(app.trees, name)).st_mtime
+        except FileNotFoundError:
+            continue
+        if name not in needed and used_at_s < unused_since_s and (only is None or name in only):
+            found.append(name)
+    return found
+
+
+def _needed_trees(app: App) -> set[str]:
+    rows = app.log.rows(RunQuery(limit=-1, unsettled=True))
+    return {app.log.get(row.id)[0].snapshot.tree for row in rows}
+
+
+def _kept_trees(app: App) -> list[str]:
+    try:
+        names = os.listdir(app.trees)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if len(name) in (40, 64) and not set(name) - set("0123456789abcdef"))
+
+
+def _size(app: App, trees: list[str]) -> int:
+    from mllaunch_agent.node import disk_bytes
+
+    return sum(disk_bytes(os.path.join(app.trees, name)) for name in trees)
+
+
+def carry_out(app: App, plan: Plan) -> tuple[list[Kept], list[str]]:
+    """Free it: (what could not be freed, what else there is to say). Each step can be repeated after a crash."""
+    from mllaunch.capture import trees
+
+    done, failed = prune.carry_out(plan.items, app.scheduler)
+    forgotten = [item.run for item in done if item.forget]
+    notes = _forget(app, forgotten) if forgotten else []
+    # Whoever submitted meanwhile has touched the tree, or is among the runs that are read here.
+    keep = _needed_trees(app) | (set(_kept_trees(app)) - set(plan.trees))
+    trees.sweep(app.trees, keep, used_before_s=plan.trees_unused_since_s)
+    return failed, notes
+
+
+def _forget(app: App, runs: list[Run]) -> list[str]:
+    """Remove all that is known of runs. The run log's row goes last: while it is there, this can be repeated."""
+    from mllaunch.capture import codestore
+    from mllaunch.capture.git import GitFailed
+
+    gone = {run.id for run in runs}
+    staying = _others(app, gone)
+    notes = []
+    for run in runs:
+        app.blobs.remove(run.id)
+        if not any(other.snapshot.commit == run.snapshot.commit for other in staying):
+            try:
+                codestore.forget(app.code.path, run.snapshot.commit)
+            except GitFailed as error:
+                notes.append(f"commit {run.snapshot.commit} stays in {app.code.path}: {error}")
+            notes += _unpin(run, staying)
+        app.log.remove(run.id)
+    try:
+        codestore.prune(app.code.path)
+    except GitFailed as error:
+        notes.append(f"the code's bytes in {app.code.path} could not be freed: {error}")
+    known = {run.id for run in staying}
+    for run in _others(app, known):  # submitted meanwhile, perhaps with a commit that was just let go
+        _pin(run)
+        app.code.preserve(run.snapshot)
+    return notes
+
+
+def _others(app: App, without: set[str]) -> list[Run]:
+    ids = [row.id for row in app.log.rows(RunQuery(limit=-1)) if row.id not in without]
+    return [app.log.get(run_id)[0] for run_id in ids]
+
+
+def _unpin(run: Run, staying: list[Run]) -> list[str]:
+    """Let the user's repository forget the snapshot; what could not be done, in words."""
+    from mllaunch.capture import snapshot as snapshots
+    from mllaunch.capture.git import GitFailed
+
+    snapshot = run.snapshot
+    if not os.path.isdir(snapshot.git_dir):
+        return []
+    try:
+        snapshots.unpin(snapshot)
+    except (MllaunchError, GitFailed, OSError) as error:
+        return [f"{snapshot.ref} stays in {snapshot.repository}: {error}"]
+    # Commits of submodules, which others may need as well, were let go with it.
+    for other in {o.snapshot.commit: o for o in staying if o.snapshot.git_dir == snapshot.git_dir}.values():
+        _pin(other)
+    return []
+
+
+def _pin(run: Run) -> None:
+    from mllaunch.capture import snapshot as snapshots
+    from mllaunch.capture.git import GitFailed
+
+    try:
+        snapshots.pin(run.snapshot)
+    except (MllaunchError, GitFailed, OSError):
+        pass  # its repository has gone or changed; its code is in the run log
