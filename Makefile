@@ -13,7 +13,7 @@ PIP := $(BIN)/python -W ignore -m pip --quiet --disable-pip-version-check
 .PHONY: demo test lint tests bench faults lock clean
 
 demo: $(VENV)/demo
-	@PYTHON=$(BIN)/python examples/demo.sh
+	@examples/demo.sh
 
 test: $(VENV)/dev lint tests
 
