@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -108,9 +109,11 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
         return None
     say = _Progress(asked["as_json"])
     say.code(snapshot, plan.job.in_place)
-    tree = None if plan.job.in_place else trees.ensure(app.trees, snapshot)
     attempt = usecase.attempt(run)
-    with app.scheduler.submitting(attempt):  # before others can see the run, and take it for an abandoned one
+    with _faults_of(app.home):
+        tree = None if plan.job.in_place else trees.ensure(app.trees, snapshot)
+    # Locked before others can see the run, and take it for an abandoned one.
+    with _faults_of(app.home), app.scheduler.submitting(attempt):
         run = usecase.add(app.log, run, app.ids, asked["name"])
         place = usecase.Place(
             app.node, app.scheduler.folder(attempt), app.cache, app.lease_dir, app.import_path
@@ -122,6 +125,17 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     placement = _placement(app, run)
     say.placed(run, placement)
     return Submitted(run, placement)
+
+
+@contextmanager
+def _faults_of(home: str) -> Iterator[None]:
+    """What the system refuses in the home (no space, no permission, no folder), said so that a person can act on it."""
+    try:
+        yield
+    except OSError as error:
+        from mllaunch.runlog.faults import os_fault
+
+        raise os_fault(error, home) from error
 
 
 def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Plan]:

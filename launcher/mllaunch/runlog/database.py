@@ -94,8 +94,12 @@ class Database:
 
     def _has_schema(self) -> bool:
         """Whether there is anything to read. What a killed process left half-made is undone first."""
-        if not os.path.exists(self.path):
+        try:
+            os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:  # a folder that may not be entered is not an empty one
+            raise os_fault(error, self.folder) from error
         if os.path.exists(self.path + "-journal") and is_local(self.folder):
             with self.transaction():
                 pass  # only who may write can roll back
