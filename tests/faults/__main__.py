@@ -54,7 +54,10 @@ def attack(kills: int, seed: int, chosen: tuple[str, ...] = plan.VICTIMS, keep: 
                 return tally
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
+                seen = len(tally.all_faults)
                 tally.add(*future.result())
+                for fault in tally.all_faults[seen:]:
+                    print(f"\r{fault}", file=sys.stderr)
             print(
                 f"\r{tally.kills} kills, {len(tally.all_faults)} faults", end="", file=sys.stderr, flush=True
             )

@@ -29,6 +29,7 @@ _COMMAND = (sys.executable, "-c", "from mllaunch.cli.main import main; main()")
 _PATIENCE_S = 0.4  # how long a kill waits for its victim to appear
 _LOOK_S = 0.002
 _SETTLE_S = 90.0
+_GPUS = {"MLLAUNCH_FAKE_GPUS": "2"}
 _BESIDE = 4  # trials at a time in one home
 
 
@@ -38,13 +39,17 @@ class Batch:
     def __init__(self, folder: Path, trials: list[Trial]) -> None:
         self._trials = trials
         self._home = Home(folder)
-        self._home.environ.update(MLLAUNCH_FAKE_GPUS="2", PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+        self._home.environ.update(_GPUS, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
         self._repo = Repo(folder / "project", self._home.environ)
         self._repo.write("job.py", _PYTHON_JOB.read_bytes())
         self._repo.commit()
         self._quiet: set[str] = set()  # trials that are not killed at any more
         self._reports: dict[int, Report] = {}
         self._faults: list[str] = []
+
+    def close(self) -> None:
+        """End whatever is still there."""
+        self._home.close(timeout_s=0.0)
 
     def run(self) -> tuple[list[Report], int, list[str]]:
         """Reports, number of leftovers, and what was wrong with the home."""
@@ -203,10 +208,14 @@ def name(trial: Trial) -> str:
 def run(trials: list[Trial], keep: bool = False) -> tuple[list[Report], int, list[str]]:
     """Run a batch in a folder of its own; kept for a look at it where something was wrong and ``keep`` is asked for."""
     with tempfile.TemporaryDirectory(prefix="mllaunch-faults-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(_GPUS)  # for attempts that this process starts, as any reading command might
+        made = Batch(Path(folder, "h"), trials)
         try:
-            result = Batch(Path(folder, "h"), trials).run()
+            result = made.run()
         except Exception:
             result = [], 0, [traceback.format_exc()]  # as text, since not every exception can be sent on
+        finally:
+            made.close()
         if keep and (result[2] or any(report.faults for report in result[0])):
             kept = Path(f"{folder}-kept")
             Path(folder).rename(kept)

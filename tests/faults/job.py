@@ -1,5 +1,5 @@
 # pathlib would double the time that the job takes to start.
-# ruff: noqa: PTH
+# ruff: noqa: PTH110, PTH118, PTH123
 """The program that the fault trials run: prints known bytes and writes down by itself, beside them, what it printed.
 
 ``job.py PLAN FOLDER``: PLAN is JSON, see plan.Job; FOLDER receives per attempt N
