@@ -45,5 +45,5 @@ def _writer(sheet: Sheet, place: dict[str, Any], now: str) -> None:
         f"as {place['path']}",
         f"with code {commit} on {code['branch'] or 'no branch'}{dirty}",
         f"by {join(place['command']['argv'])}",
-        paint=lambda text: text.replace(run["name"], terminal.bold(run["name"], sys.stdout), 1),
+        paint=lambda text: text.replace(run["name"], sheet.styled(terminal.bold, run["name"]), 1),
     )

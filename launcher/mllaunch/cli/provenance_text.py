@@ -7,6 +7,8 @@ from typing import Any
 
 from mllaunch.cli import terminal, times
 from mllaunch.cli.sheet import Sheet
+from mllaunch.cli.table import text_width
+from mllaunch.domain.render import escape
 
 _LISTED = 10  # inputs, outputs, packages' changes: on a terminal
 _SHORT_COMMIT = 12
@@ -46,8 +48,8 @@ def headline(sheet: Sheet, run: Document) -> None:
     elif run["exit_code"] is not None:
         words += f", exit code {run['exit_code']}"
     words += times.between(run["started_at"], run["ended_at"])
-    state = run["state"]
-    sheet.headline(run["name"], words, lambda text: text.replace(state, terminal.state(state, sys.stdout), 1))
+    painted = sheet.styled(terminal.state, run["state"])
+    sheet.headline(run["name"], words, lambda text: text.replace(run["state"], painted, 1))
 
 
 def _about(sheet: Sheet, run: Document, now: str) -> None:
@@ -150,15 +152,14 @@ def _inputs(sheet: Sheet, document: Document) -> list[str]:
 def _outputs(sheet: Sheet, document: Document) -> list[str]:
     outputs = document["outputs"]
     shown = outputs[:_LISTED] if sheet.on_terminal else outputs
-    widest = max((len(entry["path"]) for entry in shown), default=0)
+    widest = min(60, max((text_width(escape(entry["path"])) for entry in shown), default=0))
     several = len(document["attempts"]) > 1
     lines = []
     for entry in outputs:
         attempt = f"   attempt {entry['attempt']}" if several else ""
         size = times.bytes(entry["size_bytes"]).rjust(9)
-        lines.append(
-            f"{entry['path'].ljust(min(widest, 60))} {size}   {_digest(sheet, entry['digest'])}{attempt}"
-        )
+        padding = " " * (widest - text_width(escape(entry["path"])))
+        lines.append(f"{entry['path']}{padding} {size}   {_digest(sheet, entry['digest'])}{attempt}")
     return lines
 
 

@@ -29,16 +29,20 @@ class Sheet:
     def on_terminal(self) -> bool:
         return self._stream is not None and terminal.is_terminal(self._stream)
 
+    def styled(self, style: Callable[[str, IO[Any]], str], text: str) -> str:
+        """Text in a style of cli.terminal; as it is in a file."""
+        return style(text, self._stream) if self._stream else text
+
     def headline(self, name: str, text: str, paint: Callable[[str], str] = str) -> None:
         """The name and one line about it. paint: colours the text."""
-        self._lines.append(f"{self._styled(terminal.bold, escape(name))}  {paint(escape(text))}")
+        self._lines.append(f"{self.styled(terminal.bold, escape(name))}  {paint(escape(text))}")
 
     def row(self, label: str, *texts: str | None, paint: Callable[[str], str] = str) -> None:
         """A label and lines of text beside it; texts that are None or empty are left out, and a label without any."""
         shown = [line for text in texts if text for line in self._wrapped(escape(text))]
         for number, line in enumerate(shown):
             head = escape(label) if number == 0 else ""
-            self._lines.append(f"  {self._styled(terminal.dim, head)}{self._padding(head)}{paint(line)}")
+            self._lines.append(f"  {self.styled(terminal.dim, head)}{self._padding(head)}{paint(line)}")
 
     def items(self, label: str, texts: Iterable[str], limit: int | None = None) -> None:
         """A label and a list; on a terminal at most ``limit`` of it, and how many more there are."""
@@ -56,9 +60,6 @@ class Sheet:
 
     def _padding(self, head: str) -> str:
         return " " * max(1, _LABEL - text_width(head)) if head else " " * _LABEL
-
-    def _styled(self, style: Callable[[str, IO[Any]], str], text: str) -> str:
-        return style(text, self._stream) if self._stream else text
 
     def _wrapped(self, text: str) -> list[str]:
         if self._width is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import IO, Any
 
 from mllaunch.cli import provenance_text as parts
 from mllaunch.cli import terminal, times
@@ -12,9 +11,9 @@ from mllaunch.cli.sheet import Sheet
 _TASKS = 8
 
 
-def render(document: dict[str, Any], now: str) -> str:
-    """For stdout."""
-    sheet = Sheet(sys.stdout)
+def render(document: dict[str, Any], now: str, stream: IO[Any] | None) -> str:
+    """stream: where it goes to; None for a file."""
+    sheet = Sheet(stream)
     run = document["run"]
     parts.headline(sheet, run)
     sheet.row("waiting", document["waiting"])
@@ -31,7 +30,7 @@ def render(document: dict[str, Any], now: str) -> str:
         size = times.bytes(document["outputs"]["size_bytes"])
         sheet.row("wrote", f"{count} file{'s' if count != 1 else ''}, {size}   mllaunch files {run['name']}")
     parts.attempts(sheet, document["attempts"], now)
-    sheet.row("warnings", *document["warnings"], paint=lambda text: terminal.yellow(text, sys.stdout))
+    sheet.row("warnings", *document["warnings"], paint=lambda text: sheet.styled(terminal.yellow, text))
     if document["not_captured"]:
         count = len(document["not_captured"])
         sheet.row(

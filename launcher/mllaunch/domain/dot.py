@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 _DIGEST_SHOWN = len("sha256:") + 12
+_NAMED = 3
 
 
 def graph(document: dict[str, Any]) -> str:
@@ -18,18 +19,30 @@ def graph(document: dict[str, Any]) -> str:
     lines.append(
         f"  {_quoted(run['id'])} [shape=box, label={_label(run['name'], run['state'], commit[:12])}];"
     )
-    for entry in document["inputs"]:
-        lines.append(_file(entry, "folder" if entry["form"] == "folder" else "note"))
-        lines.append(f"  {_name(entry)} -> {_quoted(run['id'])};")
-    for entry in document["outputs"]:
-        lines.append(_file(entry, "note"))
-        lines.append(f"  {_quoted(run['id'])} -> {_name(entry)};")
+    for entries, arrow in ((document["inputs"], "{file} -> {run}"), (document["outputs"], "{run} -> {file}")):
+        for name, same in _by_content(entries).items():
+            lines.append(f"  {name} [shape={_shape(same[0])}, label={_label(*_words(same))}];")
+            lines.append(f"  {arrow.format(file=name, run=_quoted(run['id']))};")
     return "\n".join([*lines, "}", ""])
 
 
-def _file(entry: dict[str, Any], shape: str) -> str:
-    shown = entry["digest"][:_DIGEST_SHOWN] if entry["digest"] else "content not captured"
-    return f"  {_name(entry)} [shape={shape}, label={_label(entry['path'], shown)}];"
+def _by_content(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Entries by the name of their node: files with the same bytes are one."""
+    nodes: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        nodes.setdefault(_name(entry), []).append(entry)
+    return nodes
+
+
+def _shape(entry: dict[str, Any]) -> str:
+    return "folder" if entry.get("form") == "folder" else "note"
+
+
+def _words(same: list[dict[str, Any]]) -> list[str]:
+    paths = list(dict.fromkeys(entry["path"] for entry in same))
+    more = [f"and {len(paths) - _NAMED} more"] if len(paths) > _NAMED else []
+    digest = same[0]["digest"]
+    return [*paths[:_NAMED], *more, digest[:_DIGEST_SHOWN] if digest else "content not captured"]
 
 
 def _name(entry: dict[str, Any]) -> str:

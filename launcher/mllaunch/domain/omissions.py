@@ -33,7 +33,12 @@ _PROBLEMS = {
     "torn": "it kept changing while it was read",
     "unreadable": "it could not be read",
 }
-_UNLISTED = {"symlink": "symbolic links", "special": "pipes, sockets and devices", "deleted": "deleted paths"}
+_UNLISTED = {
+    "symlink": "symbolic links",
+    "special": "pipes, sockets or devices",
+    "deleted": "deleted paths",
+    "folder": "unreadable folders",
+}
 
 
 def not_captured(run: Run, status: RunStatus, views: Views, files: Iterable[Line]) -> list[Entry]:
@@ -117,8 +122,9 @@ def _lost(view: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _unhashed(lines: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """Files that are listed without their content, and names that are not listed at all."""
+    regular = [line for line in lines if line.get("kind") == "file"]
     for problem, why in _PROBLEMS.items():
-        paths = [line["path"] for line in lines if line.get("problem") == problem]
+        paths = [line["path"] for line in regular if line.get("problem") == problem]
         if paths:
             more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
             yield f"outputs: the content of {', '.join(paths[:_NAMED])}{more}", why

@@ -73,7 +73,8 @@ def _processes(view: dict[str, Any]) -> list[str]:
     found = []
     for left in view["leftovers"]:
         names = [f"{process['pid']} {process['command']}"[:60] for process in left["processes"][:_NAMED]]
-        found.append(f"processes outlived the tasks, and {left['killed']} were killed: {', '.join(names)}")
+        more = ", ..." if len(left["processes"]) > len(names) else ""
+        found.append(f"processes outlived the tasks and had to be ended: {', '.join(names)}{more}")
     for used in view.get("gpus_still_used", []):
         names = [
             f"pid {user.get('pid') or '?'} of {user.get('user') or '?'}" for user in used["gpus"][:_NAMED]

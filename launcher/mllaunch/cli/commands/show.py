@@ -26,5 +26,5 @@ def command(run: str, as_json: bool) -> int:
     else:
         from mllaunch.cli.show_text import render
 
-        sys.stdout.write(render(found, app.clock.now()))
+        sys.stdout.write(render(found, app.clock.now(), sys.stdout))
     return 0
