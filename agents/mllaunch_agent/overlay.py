@@ -11,6 +11,7 @@ lose set-user-ID programs, so it would not be the job that was submitted.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -62,8 +63,6 @@ def mount(tree: str, upper: str, scratch: str, target: str) -> bool:
 
 def unmount(target: str) -> bool:
     """Unmount; True when processes still use it, so that it could only be detached."""
-    import ctypes
-
     libc = system.libc()
     for attempt in range(BUSY_RETRIES + 1):
         if libc.umount2(os.fsencode(target), UMOUNT_NOFOLLOW) == 0:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import struct
 import time
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+if TYPE_CHECKING:
+    import ctypes
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), since Linux 3.4
 _FALLOC_FL_KEEP_SIZE = 1  # fallocate(2)
@@ -29,6 +31,8 @@ class Exit(NamedTuple):
 
 
 def libc() -> ctypes.CDLL:
+    import ctypes  # not for the launcher, which only asks about locks
+
     return ctypes.CDLL(None, use_errno=True)
 
 
@@ -93,6 +97,8 @@ def peek_exit(pid: int) -> Optional[Exit]:
 
     ChildProcessError if it is no child of ours.
     """
+    import ctypes
+
     found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if found is None:
         return None
@@ -157,6 +163,8 @@ def punch(fd: int, offset: int, size: int) -> None:
 
 
 def _fallocate(fd: int, mode: int, offset: int, size: int) -> None:
+    import ctypes
+
     call = libc().fallocate
     call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     if call(fd, mode, offset, size) != 0:

@@ -129,10 +129,17 @@ class App:
 
     def which(self, program: str) -> str | None:
         """The absolute path of a program, looked up as the submitter's shell would."""
-        from shutil import which
-
-        found = which(program, path=self.environ.get("PATH"))
-        return os.path.abspath(found) if found else None
+        # shutil.which does the same, at the price of importing every archive format.
+        if os.sep in program:
+            places = [program]
+        else:
+            places = [
+                os.path.join(f, program) for f in self.environ.get("PATH", os.defpath).split(os.pathsep)
+            ]
+        for place in places:
+            if os.path.isfile(place) and os.access(place, os.X_OK):
+                return os.path.abspath(place)
+        return None
 
     def follow_detached(self) -> None:
         """See to it that a collector runs for as long as a run of this home may have more to say."""

@@ -9,7 +9,6 @@ that are hard-linked from an earlier tree were verified when that one was made.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import BinaryIO, NamedTuple
 
@@ -110,6 +109,8 @@ def write(part: Part, plan: Plan, target: bytes, earlier: bytes | None, worktree
     worktree: the user's folder of this part, where an LFS file may be found that git-lfs does not keep.
     Raises MllaunchError "lfs-object-missing", "damaged-object"; OSError.
     """
+    import hashlib  # not for those who only list a tree: OpenSSL takes its time
+
     os.makedirs(target, exist_ok=True)
     for folder in plan.folders:
         os.mkdir(target + b"/" + folder)
@@ -148,6 +149,8 @@ def intact(part: Part, target: bytes) -> bool:
 
 def _name_of(path: bytes, algorithm: str) -> str | None:
     """The object id that git would give to a file or symbolic link as it is, or None if there is none."""
+    import hashlib
+
     try:
         if os.path.islink(path):
             content = os.readlink(path)
@@ -200,6 +203,8 @@ def _write_blobs(git: Git, rows: list[tuple[bytes, str, bytes]], target: bytes) 
 
 def _write_one(stream: BinaryIO, size: int, oid: str, path: bytes, mode: int) -> bytes:
     """Copy one blob to a new file and check its name; returns its first chunk."""
+    import hashlib
+
     digest = hashlib.new(_algorithm(oid), b"blob %d\0" % size)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:

@@ -120,10 +120,10 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
         )
         spec = usecase.task_spec(run, plan.job, tree, place, app.environ, plan.python)
         usecase.start(app.log, app.scheduler, run, spec)
-    app.follow_detached()
     snapshots.pin(snapshot)
     placement = _placement(app, run)
     say.placed(run, placement)
+    app.follow_detached()  # last: its start would take the processor from the task's
     return Submitted(run, placement)
 
 
