@@ -1,4 +1,5 @@
-"""The agent's own command line: ``python -m mllaunch_agent supervise`` (a TaskSpec on stdin) or ``adopt FOLDER``."""
+"""The agent's own command line: ``python -m mllaunch_agent supervise`` (a TaskSpec on stdin), ``adopt FOLDER``,
+or ``check`` (a question on stdin, see checkup.py)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,11 @@ import sys
 
 
 def main() -> None:
+    if sys.argv[1:] == ["check"]:
+        from mllaunch_agent.checkup import checkup
+
+        sys.stdout.write(json.dumps(checkup(json.loads(sys.stdin.readline()))) + "\n")
+        return
     # Imported before the specification arrives: the launcher starts this process while it still prepares.
     from mllaunch_agent import protocol, supervisor
 
@@ -22,7 +28,7 @@ def main() -> None:
     elif len(sys.argv) == 3 and sys.argv[1] == "adopt":
         supervisor.adopt(sys.argv[2])
     else:
-        sys.exit("usage: mllaunch_agent supervise | adopt FOLDER")
+        sys.exit("usage: mllaunch_agent supervise | adopt FOLDER | check")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,13 @@ def carry_out(app: App, plan: Plan) -> tuple[list[Kept], list[str]]:
     return failed, notes
 
 
+def sweep(app: App) -> None:
+    """Remove what killed processes left among the kept trees, and nothing else."""
+    from mllaunch.capture import trees
+
+    trees.sweep(app.trees, set(_kept_trees(app)))
+
+
 def _forget(app: App, runs: list[Run]) -> list[str]:
     """Remove all that is known of runs. The run log's row goes last: while it is there, this can be repeated."""
     from mllaunch.capture import codestore

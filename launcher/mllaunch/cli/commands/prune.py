@@ -42,6 +42,8 @@ def command(runs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **as
     nothing = not plan.items and not plan.trees
     if not as_json:
         _say_plan(plan)
+    if not dry_run:
+        pruning.sweep(app)
     if dry_run or nothing:
         if as_json:
             _print_document(plan, done=False, failed=[], notes=[])

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mllaunch.usecases.doctor import Facts, Fault, Finding, Home, evaluate
+
+AGENT: dict[str, Any] = {
+    "protocol": 1,
+    "python": "3.11.7",
+    "checkout": "overlay",
+    "cgroup": True,
+    "lease_folder": "/run/lock/mllaunch",
+    "gpus": {"found": [], "driver": None, "problems": [], "strangers": []},
+    "mounts": [],
+    "failed": {},
+}
+SOUND = Facts(
+    git="2.39.5",
+    repository=("/home/me/digits", 0),
+    config=None,
+    python=("/usr/bin/python3", "3.11.7"),
+    home=Home("/home/me/.local/share/mllaunch", None, 100 << 30, "ext4", True),
+    run_log=(1, 1, ()),
+    code=None,
+    agent=AGENT,
+)
+GPU = {"index": 0, "uuid": "GPU-1", "name": "H200", "memory_bytes": 1}
+
+
+def worst(facts: Facts) -> list[Finding]:
+    """The findings that are not ok."""
+    return [finding for finding in evaluate(facts) if finding.status != "ok"]
+
+
+def gpus(**changes: Any) -> Facts:
+    return SOUND._replace(agent={**AGENT, "gpus": {**AGENT["gpus"], **changes}})
+
+
+def test_a_sound_machine_has_nothing_but_ok() -> None:
+    assert worst(SOUND) == []
+    assert all(finding.fix is None for finding in evaluate(SOUND))
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"git": None}, "git"),
+        ({"git": "2.30.9"}, "git"),
+        ({"config": Fault("the configuration has a fault", "correct it")}, "configuration"),
+        ({"python": Fault("no interpreter", "set python")}, "python for runs"),
+        ({"home": SOUND.home._replace(fault="Permission denied")}, "home"),
+        ({"home": SOUND.home._replace(free_bytes=1 << 20)}, "space"),
+        ({"run_log": (1, 1, ("row 3 missing from index",))}, "run log"),
+        ({"run_log": (9, 1, ())}, "run log"),
+        ({"code": "missing blob"}, "code"),
+        ({"agent": Fault("it did not answer", "nvidia-smi")}, "agent"),
+        ({"agent": {**AGENT, "checkout": None, "failed": {"checkout": "no space"}}}, "checkouts"),
+        ({"agent": {**AGENT, "lease_folder": None, "failed": {"lease_folder": "not ours"}}}, "GPU leases"),
+        ({"agent": {**AGENT, "gpus": None, "failed": {"gpus": "boom"}}}, "GPUs"),
+    ],
+)
+def test_what_keeps_runs_from_working_is_a_problem_with_a_fix(changes: dict[str, Any], check: str) -> None:
+    (finding,) = worst(SOUND._replace(**changes))
+    assert (finding.check, finding.status) == (check, "problem")
+    assert finding.fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"repository": ("/home/me/digits", 2)}, "repository"),
+        ({"repository": Fault("not in a git repository", "git init")}, "repository"),
+        ({"home": SOUND.home._replace(free_bytes=500 << 20)}, "space"),
+        ({"home": SOUND.home._replace(file_system="nfs4", is_local=False)}, "file system"),
+        ({"unattended": ("brave-otter-1",)}, "stale"),
+        ({"mounts": ("/home/me/a b",)}, "stale"),
+        ({"leftovers": ("/home/me/trees/tmp-1",)}, "stale"),
+    ],
+)
+def test_what_does_not_is_a_warning_with_a_fix(changes: dict[str, Any], check: str) -> None:
+    (finding,) = worst(SOUND._replace(**changes))
+    assert (finding.check, finding.status) == (check, "warning")
+    assert finding.fix
+
+
+def test_a_path_with_a_blank_is_quoted_in_the_command_that_mends_it() -> None:
+    (finding,) = worst(SOUND._replace(mounts=("/home/me/a b",)))
+    assert finding.fix == "umount '/home/me/a b'"
+
+
+def test_a_broken_driver_is_a_problem_and_no_gpu_is_none() -> None:
+    (finding,) = worst(gpus(problems=[{"what": "gpus", "why": "Driver Not Loaded"}]))
+    assert finding.status == "problem" and "Driver Not Loaded" in finding.says
+    assert [f.says for f in evaluate(SOUND) if f.check == "GPUs"] == ["this machine has none"]
+
+
+def test_who_uses_a_gpu_without_a_lease_is_named() -> None:
+    stranger = {"gpu": "GPU-1", "pid": 42, "user": "ann", "command": "python x.py"}
+    (finding,) = worst(gpus(found=[GPU], driver="570.1", strangers=[stranger]))
+    assert finding.status == "warning"
+    assert all(word in finding.says for word in ("GPU-1", "42", "ann", "python x.py"))
+
+
+@pytest.mark.parametrize("method", ["overlay", "reflink", "copy"])
+def test_each_way_of_making_a_checkout_says_what_it_costs(method: str) -> None:
+    facts = SOUND._replace(agent={**AGENT, "checkout": method, "cgroup": False})
+    assert worst(facts) == []
+    (finding,) = [f for f in evaluate(facts) if f.check == "checkouts"]
+    assert "checkout" in finding.says
