@@ -32,6 +32,7 @@ COMMANDS = {
     "prune": "Free what runs keep on this machine.",
     "completion": "Print a shell's completion script.",
 }
+_HELP_FLAGS = frozenset({"-h", "--help"})
 _HIDDEN = ("collect-detached",)
 _HELP = """\
 Usage: mllaunch [--debug] COMMAND [ARGS]...
@@ -63,10 +64,17 @@ def _dispatch(arguments: list[str]) -> object:
     if arguments[:1] == ["ps"] and listing.PLAIN_FLAGS.issuperset(arguments[1:]):
         return listing.plain(arguments[1:])
     early = None
-    if arguments[:1] in (["submit"], ["run"]) and "--help" not in arguments and "-h" not in arguments:
+    if arguments[:1] in (["submit"], ["run"]) and not _HELP_FLAGS.intersection(arguments):
         from mllaunch.cli.early import Early
 
         early = Early()
+        from mllaunch.cli import submission
+
+        if submission.is_plain(arguments[1:]):
+            command = (
+                submission.submit_and_return if arguments[0] == "submit" else submission.submit_and_follow
+            )
+            return command(early, submission.plain(arguments[1:]))
     return _group()(args=arguments, prog_name="mllaunch", standalone_mode=False, obj=early)
 
 

@@ -1,15 +1,16 @@
-"""What `submit` and `run` share: their options, and the way from the command line to a started run."""
+"""`submit` and `run`: the way from what was asked on the command line to a started run, and to its end.
+
+Without click: a submission that gives no options (``submit train.py --lr 3``) needs no option parser.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import click
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mllaunch.errors import UsageError
 
@@ -21,51 +22,13 @@ if TYPE_CHECKING:
     from mllaunch.wiring import App
 
 _PLACEMENT_S = 1.0
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_OPTIONS = (
-    click.option("--gpus", metavar="N", help="GPUs per node; more than the machine has is refused."),
-    click.option("--nodes", metavar="N", help="Nodes."),
-    click.option("--procs-per-node", metavar="N|auto", help="Tasks per node; auto: one per GPU."),
-    click.option("--cpus", metavar="N", help="CPUs per node."),
-    click.option("--memory", metavar="SIZE", help="Memory per node, such as 16GiB."),
-    click.option("--backend", metavar="NAME", help="Where it runs: local."),
-    click.option("--runtime", metavar="NAME", help="How it runs: process."),
-    click.option("--python", metavar="PATH", help="Interpreter of the script; default: the one on PATH."),
-    click.option("--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Record, or set, a variable."),
-    click.option(
-        "--data", multiple=True, metavar="PATH", help="Data outside the commit; linked and fingerprinted."
-    ),
-    click.option("--output", metavar="DIR", help="Where the script writes; MLLAUNCH_OUTPUT_DIR."),
-    click.option("--name", metavar="NAME", help="A name of your choice."),
-    click.option("--note", metavar="TEXT", help="A note."),
-    click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated."),
-    click.option("--project", metavar="NAME", help="Project; default: the repository's folder name."),
-    click.option("--allow-dirty", is_flag=True, help="Run uncommitted changes, as a commit of their own."),
-    click.option("--in-place", is_flag=True, help="Run in the working tree itself: later edits will show."),
-    click.option(
-        "--max-retries", type=click.IntRange(0, 1000), default=0, metavar="N", help="Further attempts."
-    ),
-    click.option("--timeout", metavar="TIME", help="Stop it after, such as 4h or 90s."),
-    click.option(
-        "--grace", metavar="TIME", help="Between SIGTERM and SIGKILL when it is stopped; default: 30s."
-    ),
-    click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+# The options by what they hold when they are not given.
+_WITH_VALUE = (
+    *("gpus", "nodes", "procs_per_node", "cpus", "memory", "backend", "runtime", "python", "output"),
+    *("name", "note", "project", "timeout", "grace"),
 )
-
-
-class SubmitCommand(click.Command):
-    """Options end at the script; everything after it is the script's. A ``--`` before it makes it a command."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        typed = list(args)
-        rest = super().parse_args(ctx, args)
-        words = ctx.params.get("words") or ()
-        before = len(typed) - len(words) - 1
-        ctx.params["is_command"] = before >= 0 and typed[before] == "--"
-        return rest
+_REPEATED = ("env", "data", "tags")
+_FLAGS = ("allow_dirty", "in_place", "dry_run", "as_json")
 
 
 class Placement(NamedTuple):
@@ -82,15 +45,59 @@ class Submitted(NamedTuple):
     placement: Placement
 
 
-def options(function: F) -> F:
-    """Declare what can be asked of a submission."""
-    decorated: Any = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT.py [ARGS]...")(
-        function
-    )
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    result: F = decorated
-    return result
+def is_plain(arguments: list[str]) -> bool:
+    """Whether the arguments of `submit` or `run` are a script and what belongs to it, without any option."""
+    return bool(arguments) and not arguments[0].startswith("-")
+
+
+def plain(words: list[str]) -> dict[str, Any]:
+    """What is asked when no option is given: the same as the option parser makes of it."""
+    asked: dict[str, Any] = dict.fromkeys(_WITH_VALUE)
+    asked.update(dict.fromkeys(_REPEATED, ()))
+    asked.update(dict.fromkeys(_FLAGS, False))
+    asked.update(max_retries=0, words=tuple(words), is_command=False)
+    return asked
+
+
+def submit_and_return(early: Any, asked: dict[str, Any], *, wait: bool = False, follow: bool = False) -> int:
+    """The command `submit`; its exit code."""
+    from mllaunch.wiring import App
+
+    app = App(os.environ, os.getcwd(), early.agent if early else None)
+    submitted = submit(app, early, asked)
+    if submitted is None:
+        return 0
+    if asked["as_json"]:
+        _print_document(submitted)
+    else:
+        print(f"Run {submitted.run.name}   follow: mllaunch logs -f {submitted.run.name}", flush=True)
+    if not (wait or follow):
+        return 0
+    from mllaunch.cli.following import follow_run
+
+    return follow_run(app, submitted.run.id, show=follow)
+
+
+def submit_and_follow(early: Any, asked: dict[str, Any]) -> int:
+    """The command `run`; its exit code."""
+    from mllaunch.cli.following import follow_run
+    from mllaunch.wiring import App
+
+    app = App(os.environ, os.getcwd(), early.agent if early else None)
+    submitted = submit(app, early, asked)
+    if submitted is None:
+        return 0
+    if asked["as_json"]:
+        _print_document(submitted)
+    else:
+        sys.stderr.write(f"Run {submitted.run.name}\n")
+    return follow_run(app, submitted.run.id, show=not asked["as_json"])
+
+
+def _print_document(submitted: Submitted) -> None:
+    import json
+
+    print(json.dumps(document(submitted)), flush=True)
 
 
 def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
