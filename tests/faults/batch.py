@@ -202,7 +202,7 @@ class Batch:
 
 
 def name(trial: Trial) -> str:
-    return f"trial-{trial.number}"
+    return f"trial-{trial.number:06d}"  # of one length: none is the beginning of another
 
 
 def run(trials: list[Trial], keep: bool = False) -> tuple[list[Report], int, list[str]]:
