@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mllaunch.domain.run import Run, RunStatus
-from mllaunch.domain.usage import Views
+from mllaunch.domain.usage import AMOUNTS, Views, of_node
 
 Entry = dict[str, Any]
 Line = tuple[int, str, dict[str, Any]]
@@ -67,6 +67,7 @@ def _always(run: Run) -> Iterator[tuple[str, str]]:
         why = f"the run had a checkout of its own; edits made inside of it meanwhile are {_LATER}"
     yield "code.changes: edits to the code during the run", why
     yield "environment.image: a container image", f"the {run.spec.runtime} runtime uses none"
+    yield "hosts.scheduler: a job number and a queue", f"the {run.spec.backend} scheduler has none"
     yield from _NEVER
 
 
@@ -105,6 +106,11 @@ def _missing(run: Run, view: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 "environment.python: the interpreter and its packages",
                 "the attempt ended before it was asked",
             )
+    used = of_node(0, "", view)
+    unknown = [f"usage.{name}" for name in AMOUNTS if used[name] is None]
+    unknown += ["usage.gpu"] if view["gpus"] and used["gpu"] is None else []
+    if unknown and "usage" not in said:
+        yield f"{', '.join(unknown)}: resources that were used", "the tasks ended before they were sampled"
     if "files" not in view["seal"]["streams"] and "files written" not in said:
         yield "outputs: what the attempt wrote", "the agent made no list of it"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 Views = dict[tuple[int, str], dict[str, Any]]
 
-_AMOUNTS = ("wall_s", "cpu_s", "max_rss_bytes", "read_bytes", "written_bytes")
+AMOUNTS = ("wall_s", "cpu_s", "max_rss_bytes", "read_bytes", "written_bytes")
 
 
 def usage(views: Views) -> dict[str, Any] | None:
@@ -17,8 +17,8 @@ def usage(views: Views) -> dict[str, Any] | None:
     over all of them; wall_s is the sum over attempts of the longest node's; max_rss_bytes and the GPUs' memory
     are those of the attempt with the largest sum over its nodes. A total of which a part is unknown is None.
     """
-    per_node = [_of_node(number, node, view) for (number, node), view in views.items()]
-    per_node = [entry for entry in per_node if any(entry[name] is not None for name in (*_AMOUNTS, "gpu"))]
+    per_node = [of_node(number, node, view) for (number, node), view in views.items()]
+    per_node = [entry for entry in per_node if any(entry[name] is not None for name in (*AMOUNTS, "gpu"))]
     if not per_node:
         return None
     attempts = [[e for e in per_node if e["attempt"] == n] for n in sorted({e["attempt"] for e in per_node})]
@@ -37,10 +37,11 @@ def usage(views: Views) -> dict[str, Any] | None:
     }
 
 
-def _of_node(number: int, node: str, view: dict[str, Any]) -> dict[str, Any]:
+def of_node(number: int, node: str, view: dict[str, Any]) -> dict[str, Any]:
+    """What one node used in one attempt; None for what is not known."""
     sampled = view["usage"] or {}
     exits = [task["exit"] for task in view["tasks"].values() if task["exit"]]
-    amounts = {name: sampled.get(name) for name in _AMOUNTS}
+    amounts = {name: sampled.get(name) for name in AMOUNTS}
     # Both are lower bounds: samples miss what came after the last one, exit records what the task never waited for.
     amounts["cpu_s"] = _larger(amounts["cpu_s"], _known(sum, [e["cpu_s"] for e in exits]))
     amounts["max_rss_bytes"] = _larger(

@@ -179,7 +179,7 @@ def _config(run: Run) -> str:
         return dumper.represent_scalar(tag if plain else "tag:yaml.org,2002:str", text)
 
     Dumper.add_representer(str, typed)
-    head = f"# Parameters of the run {run.name}, as read from its arguments.\n# The whole command is in provenance.json.\n"
+    head = f"# Parameters of the run {run.name}, as read from its arguments.\n"
     return head + yaml.dump(dict(run.params), Dumper=Dumper, sort_keys=False, default_flow_style=False)
 
 
