@@ -180,13 +180,10 @@ class AttemptFolder:
             os.close(lock)
 
 
-_OUTPUTS = ("work", "work.beneath")  # what the tasks wrote, once an attempt is sealed
-_SMALL = (
-    "seal.json",
-    "spec.json",
-    "supervisor.lock",
-    "submit.lock",
-)  # what tells about them stays beside them
+# What the tasks wrote; in upper, if the checkout could not be cut down to it after the end.
+_OUTPUTS = ("work", "work.beneath", "upper")
+# What tells about them, or about a checkout that is still whole, stays beside them.
+_BESIDE = ("seal.json", "spec.json", "supervisor.lock", "submit.lock", "workdir.json", "index", "overlay")
 
 
 def held_bytes(folder: str) -> Optional[Tuple[int, int]]:
@@ -197,7 +194,7 @@ def held_bytes(folder: str) -> Optional[Tuple[int, int]]:
     for name in _listed(folder):
         if name in _OUTPUTS:
             theirs += disk_bytes(os.path.join(folder, name))
-        elif name not in _SMALL:
+        elif name not in _BESIDE:
             ours += disk_bytes(os.path.join(folder, name))
     return ours, theirs
 
@@ -243,9 +240,10 @@ def release_streams(folder: str) -> None:
             reduced = dict(spec, environment={}, secrets=[])
             system.write_atomic(attempt.path("spec.json"), json.dumps(reduced).encode())
         for name in _listed(folder):
-            if name not in _OUTPUTS + _SMALL:
+            if name not in _OUTPUTS + _BESIDE:
                 _remove(attempt.path(name))
-        if not any(names for output in _OUTPUTS for names in _files_in(attempt.path(output))):
+        # Of a run in place, the specification alone tells where the outputs are.
+        if not (spec and spec["in_place"]) and not _has_outputs(folder):
             _remove(folder)
 
 
@@ -285,17 +283,15 @@ def _listed(folder: str) -> List[str]:
         return []
 
 
-def _files_in(folder: str) -> Iterator[List[str]]:
-    """Everything in a folder but plain folders; a folder that cannot be read counts as a file."""
-
-    def unreadable(error: OSError) -> None:
-        if error.filename and os.path.lexists(error.filename):
-            found.append(error.filename)
-
-    found: List[str] = []
-    for path, folders, files in os.walk(folder, onerror=unreadable):
-        yield files + [name for name in folders if os.path.islink(os.path.join(path, name))]
-    yield found
+def _has_outputs(folder: str) -> bool:
+    """Whether anything but plain folders is left of what the tasks wrote; what cannot be read counts."""
+    unreadable: List[OSError] = []
+    for output in _OUTPUTS:
+        top = os.path.join(folder, output)
+        for path, folders, files in os.walk(top, onerror=unreadable.append) if os.path.isdir(top) else ():
+            if files or any(os.path.islink(os.path.join(path, name)) for name in folders):
+                return True
+    return bool(unreadable)
 
 
 def _remove(path: str) -> None:
