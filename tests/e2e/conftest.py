@@ -18,6 +18,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     yield made
     left = made.close()
     assert not left, f"processes were left behind (and have been killed): {left}"
+    assert not made.complaints()
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def other_home(tmp_path: Path, home: Home) -> Iterator[Home]:
     yield made
     left = made.close()
     assert not left, f"processes were left behind (and have been killed): {left}"
+    assert not made.complaints()
 
 
 @pytest.fixture

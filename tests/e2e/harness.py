@@ -108,6 +108,12 @@ class Home:
         return left
 
 
+    def complaints(self) -> list[str]:
+        """What agents had to say of themselves: every traceback is a defect, however well it was survived."""
+        said = [path.read_text(errors="replace") for path in self.path.glob("runs/*/*/streams/agent")]
+        return [text for text in said if "Traceback" in text]
+
+
 def _belongs(process: Path, folder: bytes) -> str | None:
     try:
         if (process / "stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
