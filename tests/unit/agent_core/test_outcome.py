@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+
+from mllaunch_agent.outcome import Cause, decide, exit_code, signal_name
+from mllaunch_agent.protocol import ExitRecord
+
+
+def ended(
+    rank: int,
+    code: int | None = 0,
+    *,
+    signal: int | None = None,
+    error: str | None = None,
+    at: str = "2026-01-01T00:00:00.000Z",
+) -> ExitRecord:
+    return {
+        "rank": rank,
+        "exit_code": None if signal else code,
+        "signal": signal,
+        "error": error,
+        "at": at,
+        "observed_by": "shim",
+        "cpu_s": None,
+        "max_rss_bytes": None,
+    }
+
+
+def test_all_ranks_at_zero_are_a_success() -> None:
+    assert decide([ended(0), ended(1)], None, "n", []) == ("succeeded", 0, None)
+
+
+def test_the_first_rank_to_fail_gives_the_code_whatever_the_order_of_the_records() -> None:
+    records = [
+        ended(0, signal=15, at="2026-01-01T00:00:02.000Z"),
+        ended(1, 42, at="2026-01-01T00:00:01.000Z"),
+        ended(2, 0, at="2026-01-01T00:00:00.000Z"),
+    ]
+    for order in permutations(records):
+        outcome = decide(list(order), Cause("peer", "rank 1"), "gpu01", [])
+        assert (outcome.state, outcome.exit_code) == ("failed", 42)
+        assert outcome.reason is not None
+        assert (outcome.reason["rank"], outcome.reason["node"]) == (1, "gpu01")
+
+
+def test_of_two_that_failed_in_the_same_millisecond_the_lower_rank_counts() -> None:
+    assert decide([ended(1, 5), ended(0, 6)], None, "n", []).exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("record", "oom", "code", "reason", "origin", "retryable"),
+    [
+        (ended(0, 3), False, 3, "exit", "user", True),
+        (ended(0, signal=9), False, 137, "signal", "user", True),
+        (ended(0, signal=9), True, 137, "out_of_memory", "user", True),
+        (ended(0, None), False, None, "unknown_exit", "infrastructure", True),
+        (ended(0, 127, error="No such file or directory: x"), False, 127, "not_started", "user", False),
+    ],
+)
+def test_each_way_to_fail_has_its_reason(
+    record: ExitRecord, oom: bool, code: int | None, reason: str, origin: str, retryable: bool
+) -> None:
+    outcome = decide([record], None, "n", [0] if oom else [])
+    assert (outcome.state, outcome.exit_code) == ("failed", code)
+    assert outcome.reason is not None
+    found = (outcome.reason["code"], outcome.reason["origin"], outcome.reason["retryable"])
+    assert found == (reason, origin, retryable)
+    assert outcome.reason["message"]
+
+
+@pytest.mark.parametrize("record", [ended(0), ended(0, signal=15), ended(0, 1)])
+def test_a_stopped_run_is_cancelled_however_its_tasks_ended(record: ExitRecord) -> None:
+    outcome = decide([record], Cause("stopped", "someone"), "n", [])
+    assert (outcome.state, outcome.exit_code) == ("cancelled", exit_code(record))
+    assert outcome.reason is not None and "someone" in outcome.reason["message"]
+    assert not outcome.reason["retryable"]
+
+
+def test_a_run_stopped_before_it_began_is_cancelled() -> None:
+    assert decide([], Cause("stopped", "someone"), "n", []).state == "cancelled"
+
+
+def test_too_long_is_a_failure_even_if_the_task_ended_well() -> None:
+    outcome = decide([ended(0)], Cause("timeout", "4 s"), "n", [])
+    assert (outcome.state, outcome.exit_code) == ("failed", 0)
+    assert outcome.reason is not None and outcome.reason["message"] == "ran longer than 4 s"
+
+
+def test_an_exit_code_is_a_shells_and_never_a_guess() -> None:
+    assert [exit_code(ended(0, 7)), exit_code(ended(0, signal=11)), exit_code(ended(0, None))] == [
+        7,
+        139,
+        None,
+    ]
+    assert (signal_name(9), signal_name(40)) == ("SIGKILL", "signal 40")

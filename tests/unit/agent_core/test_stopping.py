@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from mllaunch_agent import stopping
+from mllaunch_agent.outcome import Cause
+from mllaunch_agent.stopping import Stopping
+
+STOPPED = Cause("stopped", "someone")
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """(pid, signal) in the order of sending; processes 1000 up exist nowhere else."""
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(stopping, "send", lambda pid, number: signals.append((pid, number)))
+    monkeypatch.setattr(stopping, "with_shell_children", list)
+    return signals
+
+
+def test_main_processes_are_asked_once_and_first(sent: list[tuple[int, int]]) -> None:
+    stop = Stopping(STOPPED, 30.0, started_s=100.0)
+    for now_s in (100.0, 100.1, 120.0):
+        stop.tick(now_s, [1000], lambda: [1000, 1001])
+    assert sent == [(1000, signal.SIGTERM)]
+
+
+def test_what_outlives_the_main_processes_is_asked_as_well(sent: list[tuple[int, int]]) -> None:
+    stop = Stopping(STOPPED, 30.0, started_s=100.0)
+    stop.tick(100.0, [1000], lambda: [1000, 1001])
+    stop.tick(101.0, [], lambda: [1001])
+    stop.tick(102.0, [], lambda: [1001, 1002])
+    assert sent == [(1000, signal.SIGTERM), (1001, signal.SIGTERM), (1002, signal.SIGTERM)]
+
+
+def test_after_the_grace_period_everything_is_killed_again_and_again(sent: list[tuple[int, int]]) -> None:
+    stop = Stopping(STOPPED, 30.0, started_s=100.0)
+    stop.tick(129.9, [1000], lambda: [1000, 1001])
+    stop.tick(130.0, [1000], lambda: [1000, 1001])
+    stop.tick(130.1, [], lambda: [1002])
+    kill = signal.SIGKILL
+    assert sent == [(1000, signal.SIGTERM), (1000, kill), (1001, kill), (1002, kill)]
+
+
+def test_hurry_kills_at_once_and_never_later_than_before(sent: list[tuple[int, int]]) -> None:
+    stop = Stopping(STOPPED, 1.0, started_s=100.0)
+    stop.hurry(500.0)
+    stop.tick(101.0, [1000], lambda: [1000])
+    assert sent == [(1000, signal.SIGKILL)]
+    sent.clear()
+    stop = Stopping(STOPPED, 1000.0, started_s=100.0)
+    stop.hurry(100.5)
+    stop.tick(100.5, [1000], lambda: [1000])
+    assert sent == [(1000, signal.SIGKILL)]
+
+
+def test_a_process_that_is_gone_is_no_error() -> None:
+    stopping.send(2**22 + 1, signal.SIGTERM)  # above the kernel's highest pid
