@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import IO, Any
 
 from mllaunch.cli import terminal, times
 from mllaunch.cli.sheet import Sheet
@@ -12,9 +11,9 @@ _LISTED = 10
 _SHORT_COMMIT = 12
 
 
-def render(document: dict[str, Any], now: str) -> str:
-    """For stdout: who wrote these bytes, then who was given them. document: of usecases.provenance.origin."""
-    sheet = Sheet(sys.stdout)
+def render(document: dict[str, Any], now: str, stream: IO[Any]) -> str:
+    """Who wrote these bytes, then who was given them. document: of usecases.provenance.origin."""
+    sheet = Sheet(stream)
     sheet.headline(document["digest"], times.bytes(document["size_bytes"]))
     if not document["written_by"]:
         sheet.row("written by", "no run that is known here")

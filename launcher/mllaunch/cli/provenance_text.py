@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import IO, Any
 
 from mllaunch.cli import terminal, times
 from mllaunch.cli.sheet import Sheet
@@ -17,17 +16,17 @@ _SHORT_DIGEST = len("sha256:") + 12
 Document = dict[str, Any]
 
 
-def render(document: Document, now: str) -> str:
-    """All sections, for stdout."""
-    sheet = Sheet(sys.stdout)
+def render(document: Document, now: str, stream: IO[Any]) -> str:
+    """All sections. stream: where they go to."""
+    sheet = Sheet(stream)
     headline(sheet, document["run"])
     _about(sheet, document["run"], now)
     sheet.gap()
     command(sheet, document["command"])
     code(sheet, document["code"])
     _environment(sheet, document["environment"])
-    for host in document["hosts"]:
-        sheet.row(_node_label("host", host, document), *_host(host))
+    for lines in _hosts(document["hosts"]):
+        sheet.row("host", *lines)
     sheet.gap()
     sheet.items("inputs", _inputs(sheet, document) or ["none declared (--data)"], _LISTED)
     sheet.items("outputs", _outputs(sheet, document) or ["none recorded"], _LISTED)
@@ -81,7 +80,7 @@ def code(sheet: Sheet, document: Document) -> None:
     if document["dirty"]:
         count = len(document["uncommitted"])
         base = document["base_commit"][:_SHORT_COMMIT] if sheet.on_terminal else document["base_commit"]
-        state = f"= {base} {branch} and {count} uncommitted file{'s' if count != 1 else ''}"
+        state = f"= {base} {branch} and {_counted(count, 'uncommitted file')}"
     else:
         state = f"{branch}, clean"
     in_place = "run in the working tree itself, where edits could reach it" if document["in_place"] else None
@@ -95,7 +94,7 @@ def _environment(sheet: Sheet, document: Document) -> None:
     python = document["python"]
     if python:
         packages = python["packages"]
-        count = "" if packages is None else f", {len(packages)} packages"
+        count = "" if packages is None else f", {_counted(len(packages), 'package')}"
         sheet.row("python", f"{python['implementation']} {python['version']}{count}", python["executable"])
     if document["image"]:
         sheet.row("image", f"{document['image']['reference']} {document['image']['digest']}")
@@ -107,9 +106,16 @@ def _environment(sheet: Sheet, document: Document) -> None:
         sheet.row("withheld", " ".join(document["redacted"]))
 
 
-def _node_label(word: str, entry: Document, document: Document) -> str:
-    several = len(document["hosts"]) > 1
-    return f"{word} {entry['node']}/{entry['attempt']}" if several else word
+def _hosts(hosts: list[Document]) -> list[list[str]]:
+    """Each machine once, with the attempts that found it so if there were several."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for host in hosts:
+        alike.setdefault(tuple(_host(host)), []).append(host["attempt"])
+    several = len({host["attempt"] for host in hosts}) > 1
+    return [
+        [*lines, f"in attempt {', '.join(map(str, numbers))}"] if several else [*lines]
+        for lines, numbers in alike.items()
+    ]
 
 
 def _host(host: Document) -> list[str]:
@@ -161,6 +167,10 @@ def _outputs(sheet: Sheet, document: Document) -> list[str]:
         padding = " " * (widest - text_width(escape(entry["path"])))
         lines.append(f"{entry['path']}{padding} {size}   {_digest(sheet, entry['digest'])}{attempt}")
     return lines
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
 def _digest(sheet: Sheet, digest: str | None) -> str:
@@ -218,9 +228,9 @@ def attempts(sheet: Sheet, attempts: list[Document], now: str) -> None:
 
 
 def _not_captured(entries: list[Document]) -> list[str]:
-    """What shares a reason is one line, the reason first."""
+    """What went missing this time, then what is never recorded; what shares a reason is one line."""
     by_reason: dict[str, list[str]] = {}
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: entry["node"] is None):
         _, _, words = entry["what"].rpartition(": ")
         where = f" (attempt {entry['attempt']} on {entry['node']})" if entry["node"] else ""
         by_reason.setdefault(entry["why"], []).append(words + where)

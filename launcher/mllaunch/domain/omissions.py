@@ -34,10 +34,10 @@ _PROBLEMS = {
     "unreadable": "it could not be read",
 }
 _UNLISTED = {
-    "symlink": "symbolic links",
-    "special": "pipes, sockets or devices",
-    "deleted": "deleted paths",
-    "folder": "unreadable folders",
+    "symlink": "symbolic link",
+    "special": "pipe, socket or device",
+    "deleted": "deleted path",
+    "folder": "unreadable folder",
 }
 
 
@@ -135,7 +135,7 @@ def _unhashed(lines: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
             more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
             yield f"outputs: the content of {', '.join(paths[:_NAMED])}{more}", why
     counts = {words: sum(line.get("kind") == kind for line in lines) for kind, words in _UNLISTED.items()}
-    unlisted = [f"{count} {words}" for words, count in counts.items() if count]
+    unlisted = [f"{words} ({count})" for words, count in counts.items() if count]
     if unlisted:
         yield (
             f"outputs: {', '.join(unlisted)}",

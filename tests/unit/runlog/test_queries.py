@@ -68,3 +68,14 @@ def test_a_reference_is_looked_up_in_an_index(
     for step in tables:
         assert "INDEX" in step, step
         assert step.startswith("SEARCH") or "run_newest" in step, step
+
+
+def test_a_files_content_is_looked_up_in_the_order_of_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SqliteRunLog(tmp_path)
+    log.add(make_run(1), QUEUED)
+    found = plans(log, monkeypatch)
+    log.artifacts("ab" * 32)
+    log.close()
+    assert found == ["SEARCH artifact USING PRIMARY KEY (sha256=?)"]

@@ -70,7 +70,7 @@ def _show(app: App, run: Run, status: RunStatus, as_json: bool, dot: bool) -> No
     else:
         from mllaunch.cli.provenance_text import render
 
-        sys.stdout.write(render(found, app.clock.now()))
+        sys.stdout.write(render(found, app.clock.now(), sys.stdout))
 
 
 def _diff(app: App, run: Run) -> int:
@@ -102,7 +102,7 @@ def _file(app: App, sha256: str, size_bytes: int | None, as_json: bool, other_fo
     else:
         from mllaunch.cli.origin_text import render
 
-        sys.stdout.write(render(found, app.clock.now()))
+        sys.stdout.write(render(found, app.clock.now(), sys.stdout))
     return 0
 
 
