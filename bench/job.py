@@ -1,4 +1,9 @@
-"""What a job itself notices: computing, printing, opening files, each timed by the job's own clock."""
+"""What a job itself notices: computing, printing, opening files, each timed by the job's own clock.
+
+The reference runs in the repository itself. Where the checkout is an overlay mount, the kernel takes about 2 us
+longer to open a file of it than one of the file system beneath (`open` and `close` alone: 2.6 and 4.3 us); data
+linked into it, and whatever lies elsewhere, is opened as fast as ever.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ OPENING = "for i in range({opens}):\n    with open(f'{folder}/{{i % 100}}'):\n  
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    rounds = 3 if quick else 7
+    rounds = 3 if quick else 5
     steps, lines, opens = (6_000_000, 200_000, 50_000) if quick else (24_000_000, 1_000_000, 200_000)
     with User() as user:
         data = user.folder / "data"

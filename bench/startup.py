@@ -16,7 +16,7 @@ SCRIPT = "import time\nprint(time.time_ns())\n"
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    rounds = 7 if quick else 25
+    rounds = 7 if quick else 15
     with User() as user:
         for number in range(FILES):
             user.repo.write(f"package{number % 20}/module{number}.py", f"VALUE = {number}\n" * 50)
