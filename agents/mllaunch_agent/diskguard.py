@@ -21,6 +21,7 @@ _AHEAD_BYTES = (
 _BALLAST_BYTES = 64 << 10  # room for exit records and the seal
 _EVENTS_AHEAD_BYTES = 256 << 10
 _BLOCK = 4096
+_REASON = "the disk was full"
 
 
 class DiskGuard:
@@ -49,8 +50,8 @@ class DiskGuard:
                 system.reserve(fd, 0, _BALLAST_BYTES)
             finally:
                 os.close(fd)
-        except OSError:
-            self._able = False  # a file system without fallocate, or one that is full already
+        except OSError as e:
+            self._able = system.is_full(e)  # else it is a file system without fallocate
         self.tick()
 
     def tick(self) -> None:
@@ -62,9 +63,9 @@ class DiskGuard:
             return
         total = disk.f_blocks * disk.f_frsize
         ahead = min(_AHEAD_BYTES, max(_BLOCK * 16, total // 16)) // _BLOCK * _BLOCK
+        self._ensure(self._events.stream.path, min(_EVENTS_AHEAD_BYTES, ahead))  # first: gaps go on record there
         for path in self._outputs:
             self._ensure(path, ahead)
-        self._ensure(self._events.stream.path, min(_EVENTS_AHEAD_BYTES, ahead))
 
     def gaps(self) -> Dict[str, List[Dict[str, Any]]]:
         """By stream, the ranges given up: {"offset", "size_bytes", "reason"}, in order."""
@@ -78,9 +79,9 @@ class DiskGuard:
                 return
             start = max(self._reserved.get(path, 0), size // _BLOCK * _BLOCK)
             want = size + ahead - start
-            if not self._try_reserve(fd, start, want):
-                self._give_up(want)
-                if not self._try_reserve(fd, start, want):
+            # Others may be quicker than we to take what we give up: so until it is ours, or nothing is left to give.
+            while not self._try_reserve(fd, start, want):
+                if not self._give_up(want):
                     return
             self._reserved[path] = start + want
         finally:
@@ -93,30 +94,40 @@ class DiskGuard:
             return False
         return True
 
-    def _give_up(self, size: int) -> None:
-        """Free at least ``size`` bytes of the oldest output, of the stream that holds the most."""
+    def _give_up(self, size: int) -> bool:
+        """Free about ``size`` bytes of the oldest output, of the stream that holds the most; False if none is left."""
         best = max(self._outputs, key=lambda path: os.stat(path).st_blocks)
         name = os.path.basename(best)
-        self._follower.digest()
         gaps = self._gaps.get(name, [])
         start = gaps[-1]["offset"] + gaps[-1]["size_bytes"] if gaps else 0
-        end = min(start + (size + _BLOCK - 1) // _BLOCK * _BLOCK, os.stat(best).st_size // _BLOCK * _BLOCK)
-        if end <= start:
-            return
-        # On record first: a crash between the two leaves a gap that is claimed but not there, never the reverse.
-        self._events.write(
-            protocol.GAP, stream=name, offset=start, size_bytes=end - start, reason="the disk was full"
-        )
-        self._note(name, start, end - start)
+        self._follower.digest_to(name, start + size + 2 * _BLOCK)
         fd = os.open(best, os.O_RDWR | os.O_CLOEXEC)
         try:
-            system.punch(fd, start, end - start)
+            end = _line_end(fd, min(start + size + _BLOCK, self._follower.spent(name)))
+            if end < start + _BLOCK:
+                return False
+            # On record first: a crash between the two leaves a gap that is claimed but not there, never the reverse.
+            self._events.write(
+                protocol.GAP, stream=name, offset=start, size_bytes=end - start, reason=_REASON
+            )
+            self._note(name, start, end - start)
+            whole = start // _BLOCK * _BLOCK  # with the block that the last gap has left half used
+            system.punch(fd, whole, end - whole)
         finally:
             os.close(fd)
+        return True
 
     def _note(self, stream: str, offset: int, size: int) -> None:
         gaps = self._gaps.setdefault(stream, [])
         if gaps and gaps[-1]["offset"] + gaps[-1]["size_bytes"] == offset:
             gaps[-1]["size_bytes"] += size
         else:
-            gaps.append({"offset": offset, "size_bytes": size, "reason": "the disk was full"})
+            gaps.append({"offset": offset, "size_bytes": size, "reason": _REASON})
+
+
+def _line_end(fd: int, offset: int) -> int:
+    """The last end of a line at or before ``offset``, if there is one near: so no secret is cut in two, whose second
+    half would be known by nothing."""
+    start = max(0, offset - _BLOCK)
+    newline = os.pread(fd, offset - start, start).rfind(b"\n")
+    return offset if newline < 0 else start + newline + 1

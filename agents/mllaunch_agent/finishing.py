@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, List
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, TypeVar
 
 from mllaunch_agent import protocol, redaction, system, workdir
 from mllaunch_agent.probes import processes
@@ -18,6 +19,9 @@ from mllaunch_agent.shim import release_ballast
 if TYPE_CHECKING:
     from mllaunch_agent.supervisor import Supervisor
 
+T = TypeVar("T")
+
+_FULL_DISK_PAUSE_S = 0.5
 _FACTS_PATIENCE_S = 20.0  # a package listing on a slow network file system takes this long, not longer
 
 
@@ -48,13 +52,14 @@ def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     _attempt(supervisor, "GPUs after the end", lambda: _give_gpus_back(supervisor))
     _attempt(supervisor, "usage", lambda: _finish_watching(supervisor))
     _attempt(supervisor, "files written", lambda: _record_outputs(supervisor))
+    _attempt(supervisor, "samples", lambda: _say_dropped(supervisor))
     supervisor.family.close()
     seal(supervisor, ended)
 
 
 def _attempt(supervisor: Supervisor, what: str, step: Callable[[], None]) -> None:
     try:
-        step()
+        when_there_is_room(step)
     except Exception as e:  # noqa: BLE001  whatever it is, the seal must still be written
         import traceback
 
@@ -62,9 +67,29 @@ def _attempt(supervisor: Supervisor, what: str, step: Callable[[], None]) -> Non
         supervisor.events.write(protocol.NOT_CAPTURED, what=what, why="%s: %s" % (type(e).__name__, e))
 
 
+def when_there_is_room(step: Callable[[], T]) -> T:
+    """Do it, again and again while the disk is full: the tasks are over, so there is time, and nothing is lost."""
+    while True:
+        try:
+            return step()
+        except OSError as e:
+            if not system.is_full(e):
+                raise
+        time.sleep(_FULL_DISK_PAUSE_S)
+
+
+def _say_dropped(supervisor: Supervisor) -> None:
+    for stream, dropped in supervisor.dropped().items():
+        why = "the disk was full; %d records are missing" % dropped
+        supervisor.events.write(protocol.NOT_CAPTURED, what=stream, why=why)
+
+
 def _finish_watching(supervisor: Supervisor) -> None:
     if supervisor.watcher:
         supervisor.watcher.finish(supervisor.events, list(supervisor.exits.values()), _FACTS_PATIENCE_S)
+    elif not supervisor.events.has(protocol.USAGE):
+        why = "the agent was killed at the run's end, or the tasks never began"
+        supervisor.events.write(protocol.NOT_CAPTURED, what="usage", why=why)
 
 
 def _give_gpus_back(supervisor: Supervisor) -> None:
@@ -112,7 +137,9 @@ def seal(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     """The last word: length and digest of every stream. Nothing is written to any of them afterwards."""
     spec = supervisor.spec
     gaps = supervisor.guard.gaps()
-    supervisor.events.stream.sync()
+    while not supervisor.events.flush():
+        time.sleep(_FULL_DISK_PAUSE_S)
+    when_there_is_room(supervisor.events.stream.sync)
     supervisor.events.stream.close()
     streams = supervisor.follower.seal(gaps)
     document: protocol.Seal = {
@@ -127,9 +154,8 @@ def seal(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
         "streams": streams,
     }
     release_ballast(spec["folder"])
-    system.write_atomic(
-        os.path.join(spec["folder"], "seal.json"), json.dumps(document).encode(), durable=True
-    )
+    path = os.path.join(spec["folder"], "seal.json")
+    when_there_is_room(lambda: system.write_atomic(path, json.dumps(document).encode(), durable=True))
 
 
 def describe(pids: List[int], secrets: List[str]) -> List[Dict[str, Any]]:

@@ -7,7 +7,7 @@ import threading
 from typing import Any, Dict, List, Optional
 
 from mllaunch_agent import node, protocol, system
-from mllaunch_agent.redaction import Masker
+from mllaunch_agent.redaction import LEFT, Masker
 from mllaunch_agent.streams import Stream
 
 _DIGEST_SHARE = 64 << 20  # bytes of one stream digested per turn, so that a flood does not hold up the others
@@ -24,6 +24,10 @@ class Follower:
         self._digests: Dict[str, node.StreamDigest] = {}
         self._lock = threading.Lock()  # the disk guard digests, too, before it gives bytes up
 
+    @property
+    def dropped(self) -> int:
+        return self._marks.dropped
+
     def tick(self) -> None:
         """Note which output streams have grown. Called at least every 100 ms, which bounds how far two
         streams can be shown out of order."""
@@ -35,10 +39,31 @@ class Follower:
 
     def digest(self) -> None:
         """Take in what the tasks have printed so far."""
+        for name, size in node.stream_sizes(self._folder):
+            if node.is_output(name):
+                self.digest_to(name, min(size, self._offset(name) + _DIGEST_SHARE))
+
+    def digest_to(self, name: str, offset: int) -> None:
+        """Take in a stream up to about ``offset``, as far as it is determined."""
+        size = os.stat(os.path.join(self._folder, "streams", name)).st_size
+        while True:
+            with self._lock:  # for a moment at a time: the disk guard is in a hurry
+                digest = self._digest_of(name)
+                before = digest.offset
+                if before < offset:
+                    digest.advance(size, False, at_most=1)
+                if digest.offset == before:
+                    return
+
+    def _offset(self, name: str) -> int:
         with self._lock:
-            for name, size in node.stream_sizes(self._folder):
-                if node.is_output(name):
-                    self._digest_of(name).advance(size, False, at_most=_DIGEST_SHARE)
+            return self._digest_of(name).offset
+
+    def spent(self, name: str) -> int:
+        """How many of a stream's first bytes neither its digest nor the masking of what follows needs any more."""
+        with self._lock:
+            digested = self._digest_of(name).offset
+        return max(0, digested - self._masker.context - LEFT - 1)
 
     def seal(self, gaps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, protocol.StreamSeal]:
         """The final statement about every stream. Nothing may be written to any of them afterwards."""

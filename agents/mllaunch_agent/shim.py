@@ -7,7 +7,6 @@ in memory already and therefore needs no file, no interpreter and no version tha
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -214,7 +213,7 @@ def write_exit(
     try:
         system.write_atomic(path, data, durable=True)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not system.is_full(e):
             raise
         release_ballast(folder)
         system.write_atomic(path, data, durable=True)
@@ -290,7 +289,7 @@ def write_down(folder: str, rank: int, pid: int, observed_by: str) -> bool:
     try:
         write_exit(folder, rank, ended.status, observed_by, None, ended.cpu_s, ended.max_rss_bytes)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not system.is_full(e):
             raise
         return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, List
 
 from mllaunch_agent import protocol, system
 
@@ -51,17 +51,25 @@ class EventLog:
         if self.cut_bytes:
             os.truncate(path, sound)
         self._seq = self.past[-1]["seq"] if self.past else 0
+        self._unwritten: List[protocol.Event] = []
         self.stream = Stream(folder, protocol.EVENTS)
 
     def write(self, kind: str, **fields: Any) -> bool:
-        """Append one event; False if it could not be stored (it then keeps no number)."""
+        """Append one event; False if the disk had no room, and it waits for the next call of write or flush."""
         event = {"seq": self._seq + 1, "at": system.now(), "boot_s": round(system.boot_s(), 3), "kind": kind}
         event.update(fields)
-        # ensure_ascii keeps surrogates of undecodable file names, and every control character, as \u escapes.
-        line = json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n"
-        if not self.stream.write(line):
-            return False
         self._seq += 1
+        self._unwritten.append(event)
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Append what a full disk has kept back; whether all of it is stored now."""
+        while self._unwritten:
+            # ensure_ascii keeps surrogates of undecodable file names, and every control character, as \u escapes.
+            line = json.dumps(self._unwritten[0], separators=(",", ":")).encode("ascii") + b"\n"
+            if not self.stream.write(line):
+                return False
+            del self._unwritten[0]
         return True
 
     def has(self, kind: str) -> bool:

@@ -158,11 +158,11 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Until every rank has its exit record."""
-        self.watcher = Watcher(self.spec, self.folder, self.follower, self.lease.uuids if self.lease else ())
         if self._started_s is None:
             self._started_s = self._first_event_s()
         while True:
             self._notice_tasks()
+            self._start_watcher()
             self._notice_exits()
             if len(self.exits) == len(self.spec["tasks"]):
                 break  # before requests are heeded: what has ended by itself cannot be timed out by a late restart
@@ -171,11 +171,21 @@ class Supervisor:
         self.follower.tick()
         self._end()
 
+    def _start_watcher(self) -> None:
+        """Begin to observe once every task has begun, and no shim may be needed any more: a process forked beside
+        threads can never take the locks that one of them held, such as that of a module being imported."""
+        if self.watcher is None and len(self._tasks) == len(self.spec["tasks"]):
+            gpus = self.lease.uuids if self.lease else ()
+            self.watcher = Watcher(self.spec, self.folder, self.follower, gpus)
+            for record in self._tasks.values():
+                self.watcher.add_task(record["pid"])
+
     def _end(self) -> None:
         """The tasks are over (or never began): say how, then put the record in order."""
         self._notice_exits()
         self._end_leftovers()
-        system.write_atomic(os.path.join(self.folder, "ended"), b"")
+        ended_path = os.path.join(self.folder, "ended")
+        finishing.when_there_is_room(lambda: system.write_atomic(ended_path, b""))
         cause = self.stopping.cause if self.stopping else None
         result = outcome.decide(list(self.exits.values()), cause, self.spec["node"], self.ooms.ranks)
         ended = {"state": result.state, "exit_code": result.exit_code, "reason": result.reason}
@@ -195,6 +205,7 @@ class Supervisor:
         """What is due every tenth of a second."""
         self.follower.tick()
         self.guard.tick()
+        self.events.flush()
         if self.watcher:
             self.watcher.drain(self.events)
         now_s = system.boot_s()
@@ -235,8 +246,6 @@ class Supervisor:
                     e["kind"] == protocol.TASK_STARTED and e["rank"] == rank for e in self.events.past
                 ):
                     self.events.write(protocol.TASK_STARTED, rank=rank, pid=record["pid"])
-                if self.watcher:
-                    self.watcher.add_task(record["pid"])
 
     def _notice_exits(self) -> None:
         for place in self.spec["tasks"]:
@@ -366,6 +375,13 @@ class Supervisor:
             if processes.is_same(record["shim_pid"], record["shim_start_ticks"]):
                 os.kill(record["shim_pid"], signal.SIGKILL)
 
+    def dropped(self) -> Dict[str, int]:
+        """Records that streams of ours have lost to a full disk."""
+        counts = {protocol.MARKS: self.follower.dropped}
+        if self.watcher:
+            counts[protocol.SAMPLES] = self.watcher.dropped
+        return {stream: count for stream, count in counts.items() if count}
+
     def started_ns(self) -> int:
         """When this attempt's folder was made, by the clock that file times are taken from."""
         return os.stat(os.path.join(self.folder, "spec.json")).st_mtime_ns
@@ -403,7 +419,12 @@ def supervise(spec: protocol.TaskSpec, acknowledge: bool) -> NoReturn:
     taken = lock is None or any(os.path.exists(os.path.join(folder, n)) for n in ("fenced", "spec.json"))
     if taken or lock is None:
         os._exit(0)
-    system.write_atomic(os.path.join(folder, "spec.json"), json.dumps(spec).encode())
+    try:
+        system.write_atomic(os.path.join(folder, "spec.json"), json.dumps(spec).encode())
+    except OSError as e:
+        sys.stdout.write("%s: %s\n" % (folder, os.strerror(e.errno or 0)))
+        sys.stdout.flush()
+        os._exit(1)
     if acknowledge:
         sys.stdout.write("ok\n")
         sys.stdout.flush()

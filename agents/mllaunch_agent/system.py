@@ -143,6 +143,11 @@ def write_atomic(path: str, data: bytes, durable: bool = False) -> None:
             os.close(folder)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the error says that the disk has no room, or the user no quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def read_file(path: str) -> Optional[bytes]:
     """The whole file, or None if it is not there."""
     try:

@@ -34,6 +34,7 @@ class Watcher:
         self._inbox: Deque[Tuple[str, Dict[str, Any]]] = deque()
         self._ending = threading.Event()
         self._usage: Dict[str, Any] = {}
+        self.dropped = 0  # samples lost to a full disk
         self._started_s = system.boot_s()
         self._threads = [self._start(work) for work in (self._sample, self._collect_facts, self._fingerprint)]
 
@@ -95,6 +96,7 @@ class Watcher:
             for missing in sampler.not_captured():
                 self._say(protocol.NOT_CAPTURED, **missing)
             self._usage = sampler.usage()
+            self.dropped = stream.dropped
             if ending:
                 break
             self._follower.digest()

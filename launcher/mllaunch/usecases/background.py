@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mllaunch.usecases.collect import Collector
 
 _PAUSE_S = 0.5
+_SHORT_BYTES = 1 << 30  # less room than this (or than an eighth of a small disk) is left to the jobs
 _SETTLE_S = 0.3  # the task that was just started has the processor first
 
 
@@ -42,8 +43,20 @@ def run(home: str, collector: Collector) -> None:
     if lock is None:
         return
     time.sleep(_SETTLE_S)
-    while collector.collect_unsettled(events_only=False):
+    while collector.collect_unsettled(events_only=_is_short(home) and _is_printing(collector)):
         time.sleep(_PAUSE_S)
+
+
+def _is_short(home: str) -> bool:
+    """Whether the disk has so little room that copies of what the jobs have printed would keep them from printing."""
+    disk = os.statvfs(home)
+    return disk.f_bavail * disk.f_frsize < min(_SHORT_BYTES, disk.f_blocks * disk.f_frsize // 8)
+
+
+def _is_printing(collector: Collector) -> bool:
+    from mllaunch.ports import RunQuery
+
+    return any(not row.status.state.is_final for row in collector.log.rows(RunQuery(-1, unsettled=True)))
 
 
 def _lock_path(home: str) -> str:

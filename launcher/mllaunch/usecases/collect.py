@@ -5,7 +5,7 @@ Idempotent and safe beside itself: streams are appended by offset, views replace
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mllaunch.domain import view as views
 from mllaunch.domain.run import Run, RunStatus
@@ -142,7 +142,7 @@ class Collector(NamedTuple):
             stored = self.blobs.length(ref)
             verified = stored == sealed["size_bytes"] and self._sha256(ref) == sealed["sha256"]
             # A range that the node gave up may have been collected before; then the digest proves that it is here.
-            gaps = [] if verified else list(sealed["gaps"])
+            gaps = [] if verified else [self._lost(ref, gap) for gap in sealed["gaps"]]
             if not verified and not gaps:
                 gaps = [
                     {
@@ -163,6 +163,18 @@ class Collector(NamedTuple):
 
         written = json_lines(self.blobs, StreamRef(attempt.run_id, attempt.number, node, protocol.FILES))
         self.log.add_artifacts(identified(*attempt, node, written, view["data"]))
+
+    def _lost(self, ref: StreamRef, gap: dict[str, Any]) -> dict[str, Any]:
+        """The part of a gap that was given up before it could be collected: it reads as zeros, to the gap's end."""
+        end = gap["offset"] + gap["size_bytes"]
+        offset = end
+        while offset > gap["offset"]:
+            start = max(gap["offset"], offset - _READ_BYTES)
+            kept = len(self.blobs.read(ref, start, offset - start).rstrip(b"\0"))
+            offset = start + kept
+            if kept:
+                break
+        return {**gap, "offset": offset, "size_bytes": end - offset}
 
     def _sha256(self, ref: StreamRef) -> str:
         from hashlib import sha256
