@@ -47,6 +47,4 @@ def _manifest(spec: protocol.TaskSpec, number: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return (
-        {"count": value[0], "first": list(value[1])} if isinstance(value, fingerprint.Names) else value
-    )
+    return {"count": value[0], "first": list(value[1])} if isinstance(value, fingerprint.Names) else value

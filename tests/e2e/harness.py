@@ -107,7 +107,6 @@ class Home:
             subprocess.run(["umount", "-l", mount], check=False)
         return left
 
-
     def complaints(self) -> list[str]:
         """What agents had to say of themselves: every traceback is a defect, however well it was survived."""
         said = [path.read_text(errors="replace") for path in self.path.glob("runs/*/*/streams/agent")]
