@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ NAMES = ("startup", "ending", "job", "commands", "store", "sampler", "repository
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was made for measuring is removed
     sections = []
     print(f"{table.machine()}\n\n{table.heading()}", flush=True)
     for name in options.only or NAMES:
