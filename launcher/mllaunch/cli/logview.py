@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mllaunch.domain.run import Run
     from mllaunch.wiring import App
 
+_LONGEST = 1 << 20  # characters of a line that are held until its end comes; a longer one is shown in parts
+
 
 class LogView:
     """Shows the given streams of one attempt in time order; show() continues where it left off."""
@@ -67,10 +69,10 @@ class LogView:
 
     def _lines(self, stream: str, texts: list[str]) -> None:
         for text in texts:
-            if not text.endswith("\n"):
-                self._pieces[stream] += text
-                continue
             line = self._pieces[stream] + text
+            if not line.endswith("\n") and len(line) < _LONGEST:
+                self._pieces[stream] = line
+                continue
             self._pieces[stream] = ""
             if self._pattern is None or self._pattern.search(line):
                 sys.stdout.write(self._prefix(stream) + line)
