@@ -11,27 +11,24 @@ import os
 from typing import Any, Dict, List, Sequence
 
 from mllaunch_agent import protocol, shim, system
-from mllaunch_agent.follower import Follower
 from mllaunch_agent.streams import EventLog
 
 _SHORT_BYTES = 1 << 30  # with more room than this nothing is done at all
-_AHEAD_BYTES = (
-    32 << 20
-)  # reserved ahead of each stream: what a job prints in a tenth of a second, with a margin
+_AHEAD_BYTES = 32 << 20  # reserved ahead of each stream: what a job prints in some tenths of a second
 _BALLAST_BYTES = 64 << 10  # room for exit records and the seal
 _EVENTS_AHEAD_BYTES = 256 << 10
+_KEPT_BYTES = 64 << 10  # of the newest output: somebody may be reading it, and masking looks back some 2 KiB
 _BLOCK = 4096
 _REASON = "the disk was full"
 
 
 class DiskGuard:
-    def __init__(self, folder: str, ranks: Sequence[int], follower: Follower, events: EventLog) -> None:
+    def __init__(self, folder: str, ranks: Sequence[int], events: EventLog) -> None:
         self._folder = folder
         names = [
             stream(rank) for rank in ranks for stream in (protocol.stdout_stream, protocol.stderr_stream)
         ]
         self._outputs = [os.path.join(folder, "streams", name) for name in names]
-        self._follower = follower
         self._events = events
         self._reserved: Dict[str, int] = {}
         self._gaps: Dict[str, List[Dict[str, Any]]] = {}
@@ -62,10 +59,29 @@ class DiskGuard:
         if disk.f_bavail * disk.f_frsize > _SHORT_BYTES and not self._reserved:
             return
         total = disk.f_blocks * disk.f_frsize
-        ahead = min(_AHEAD_BYTES, max(_BLOCK * 16, total // 16)) // _BLOCK * _BLOCK
-        self._ensure(self._events.stream.path, min(_EVENTS_AHEAD_BYTES, ahead))  # first: gaps go on record there
+        ahead = min(_AHEAD_BYTES, max(_BLOCK * 16, total // 8)) // _BLOCK * _BLOCK
+        self._ensure(
+            self._events.stream.path, min(_EVENTS_AHEAD_BYTES, ahead)
+        )  # first: gaps go on record there
         for path in self._outputs:
             self._ensure(path, ahead)
+
+    def release(self) -> None:
+        """Give back what was reserved and not written: nothing is printed any more."""
+        for path, end in self._reserved.items():
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                size = os.fstat(fd).st_size
+                start = -(-size // _BLOCK) * _BLOCK
+                if path in self._outputs and end > start:
+                    system.punch(fd, start, end - start)
+            finally:
+                os.close(fd)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether room had to be reserved: then tick() should be called more often."""
+        return bool(self._reserved)
 
     def gaps(self) -> Dict[str, List[Dict[str, Any]]]:
         """By stream, the ranges given up: {"offset", "size_bytes", "reason"}, in order."""
@@ -75,7 +91,7 @@ class DiskGuard:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             size = os.fstat(fd).st_size
-            if self._reserved.get(path, 0) >= size + ahead // 2:
+            if self._reserved.get(path, 0) >= size + ahead * 3 // 4:
                 return
             start = max(self._reserved.get(path, 0), size // _BLOCK * _BLOCK)
             want = size + ahead - start
@@ -100,10 +116,10 @@ class DiskGuard:
         name = os.path.basename(best)
         gaps = self._gaps.get(name, [])
         start = gaps[-1]["offset"] + gaps[-1]["size_bytes"] if gaps else 0
-        self._follower.digest_to(name, start + size + 2 * _BLOCK)
         fd = os.open(best, os.O_RDWR | os.O_CLOEXEC)
         try:
-            end = _line_end(fd, min(start + size + _BLOCK, self._follower.spent(name)))
+            # Whether the digest has taken it in or not: the job does not wait for that.
+            end = _line_end(fd, min(start + size + _BLOCK, os.fstat(fd).st_size - _KEPT_BYTES))
             if end < start + _BLOCK:
                 return False
             # On record first: a crash between the two leaves a gap that is claimed but not there, never the reverse.

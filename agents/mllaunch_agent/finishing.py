@@ -50,6 +50,7 @@ def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     os.setpriority(os.PRIO_PROCESS, 0, 10)
     supervisor.dismiss_shims()
     _attempt(supervisor, "GPUs after the end", lambda: _give_gpus_back(supervisor))
+    _attempt(supervisor, "room for output", supervisor.guard.release)
     _attempt(supervisor, "usage", lambda: _finish_watching(supervisor))
     _attempt(supervisor, "files written", lambda: _record_outputs(supervisor))
     _attempt(supervisor, "samples", lambda: _say_dropped(supervisor))

@@ -7,9 +7,10 @@ import threading
 from typing import Any, Dict, List, Optional
 
 from mllaunch_agent import node, protocol, system
-from mllaunch_agent.redaction import LEFT, Masker
+from mllaunch_agent.redaction import Masker
 from mllaunch_agent.streams import Stream
 
+_PIECE = 128 << 10
 _DIGEST_SHARE = 64 << 20  # bytes of one stream digested per turn, so that a flood does not hold up the others
 
 
@@ -22,7 +23,7 @@ class Follower:
         self._marks = Stream(folder, protocol.MARKS)
         self._sizes: Dict[str, int] = {}
         self._digests: Dict[str, node.StreamDigest] = {}
-        self._lock = threading.Lock()  # the disk guard digests, too, before it gives bytes up
+        self._lock = threading.Lock()  # a digest that is slow may still be under way when the seal is made
 
     @property
     def dropped(self) -> int:
@@ -41,29 +42,15 @@ class Follower:
         """Take in what the tasks have printed so far."""
         for name, size in node.stream_sizes(self._folder):
             if node.is_output(name):
-                self.digest_to(name, min(size, self._offset(name) + _DIGEST_SHARE))
-
-    def digest_to(self, name: str, offset: int) -> None:
-        """Take in a stream up to about ``offset``, as far as it is determined."""
-        size = os.stat(os.path.join(self._folder, "streams", name)).st_size
-        while True:
-            with self._lock:  # for a moment at a time: the disk guard is in a hurry
                 digest = self._digest_of(name)
-                before = digest.offset
-                if before < offset:
-                    digest.advance(size, False, at_most=1)
-                if digest.offset == before:
-                    return
+                end = min(size, digest.offset + _DIGEST_SHARE)
+                # In pieces: masking holds the interpreter, which the main loop needs to keep a full disk from the job.
+                while digest.offset < end and self._advance(digest, size):
+                    pass
 
-    def _offset(self, name: str) -> int:
+    def _advance(self, digest: node.StreamDigest, size: int) -> int:
         with self._lock:
-            return self._digest_of(name).offset
-
-    def spent(self, name: str) -> int:
-        """How many of a stream's first bytes neither its digest nor the masking of what follows needs any more."""
-        with self._lock:
-            digested = self._digest_of(name).offset
-        return max(0, digested - self._masker.context - LEFT - 1)
+            return digest.advance(size, False, _PIECE)
 
     def seal(self, gaps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, protocol.StreamSeal]:
         """The final statement about every stream. Nothing may be written to any of them afterwards."""
@@ -71,7 +58,8 @@ class Follower:
         seals: Dict[str, protocol.StreamSeal] = {}
         for name, size in node.stream_sizes(self._folder):
             digest = self._digest_of(name)
-            digest.advance(size, True)
+            with self._lock:
+                digest.advance(size, True)
             seals[name] = digest.seal(gaps.get(name, []))
         return seals
 

@@ -336,8 +336,8 @@ class StreamDigest:
         self._at = 0
         self._masked = 0
 
-    def advance(self, size: int, final: bool, at_most: Optional[int] = None) -> None:
-        """Take in the bytes up to ``size`` that are determined; at most that many in one call."""
+    def advance(self, size: int, final: bool, at_most: Optional[int] = None) -> int:
+        """Take in the bytes up to ``size`` that are determined, at most that many in one call; how many it were."""
         with open(self._path, "rb", buffering=0) as f:
             fd = f.fileno()
 
@@ -345,17 +345,19 @@ class StreamDigest:
                 return os.pread(fd, count, offset)
 
             done = 0
+            block = min(_BLOCK, at_most or _BLOCK)
             while at_most is None or done < at_most:
                 if self._masker is None:
-                    data = pread(self._at, min(_BLOCK, size - self._at))
+                    data = pread(self._at, min(block, size - self._at))
                 else:
-                    data = redaction.read_masked(pread, self._at, _BLOCK, size, final, self._masker)
+                    data = redaction.read_masked(pread, self._at, block, size, final, self._masker)
                     self._masked += _count_masked(data, pread(self._at, len(data)))
                 if not data:
-                    return
+                    break
                 self._sha256.update(data)
                 self._at += len(data)
                 done += len(data)
+        return done
 
     @property
     def offset(self) -> int:

@@ -38,6 +38,7 @@ from mllaunch_agent.streams import EventLog
 from mllaunch_agent.watching import Watcher
 
 _TICK_S = 0.1
+_SHORT_OF_ROOM_TICK_S = 0.02
 _SHIM_RESTARTS = 3
 _UNKILLABLE_S = 60.0
 _UNSEEN_EXIT_S = (
@@ -54,9 +55,8 @@ class Supervisor:
         self.events = EventLog(self.folder)
         self.follower = Follower(self.folder, node.make_masker(spec["secrets"]))
         self.family = Family(spec["run_id"], spec["attempt"], None)
-        self.guard = diskguard.DiskGuard(
-            self.folder, [place["rank"] for place in spec["tasks"]], self.follower, self.events
-        )
+        ranks = [place["rank"] for place in spec["tasks"]]
+        self.guard = diskguard.DiskGuard(self.folder, ranks, self.events)
         self.watcher: Optional[Watcher] = None
         self.stopping: Optional[Stopping] = None
         self.exits: Dict[int, protocol.ExitRecord] = {}
@@ -167,7 +167,7 @@ class Supervisor:
             if len(self.exits) == len(self.spec["tasks"]):
                 break  # before requests are heeded: what has ended by itself cannot be timed out by a late restart
             self.tick()
-            self.sleep(_TICK_S)
+            self.sleep(_SHORT_OF_ROOM_TICK_S if self.guard.is_short else _TICK_S)
         self.follower.tick()
         self._end()
 

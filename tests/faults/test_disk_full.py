@@ -18,7 +18,7 @@ from tests.e2e.harness import Home, Mllaunch, Repo, mounts_below, until
 pytestmark = pytest.mark.real("root")
 
 MIB = 1 << 20
-DISK_BYTES = 32 * MIB
+DISK_BYTES = 24 * MIB
 
 # Prints TOTAL bytes of numbered lines at about RATE bytes per second; exits with CODE.
 TALK = """
@@ -146,7 +146,7 @@ def test_a_job_that_prints_more_than_fits_ends_as_it_would_and_its_gaps_are_exac
     mllaunch: Mllaunch, disk: Path
 ) -> None:
     total = 2 * DISK_BYTES
-    run, _ = mllaunch.submit(*python("talk.py", str(total), str(8 * MIB), "0"))
+    run, _ = mllaunch.submit(*python("talk.py", str(total), str(6 * MIB), "0"))
     assert ended(mllaunch, run)["exit_code"] == 0
     enlarge(disk)
     row = mllaunch.wait_sealed(run)
@@ -171,12 +171,12 @@ def test_a_job_that_prints_more_than_fits_ends_as_it_would_and_its_gaps_are_exac
 def test_a_disk_filled_by_others_and_freed_again_costs_the_oldest_output_only(
     mllaunch: Mllaunch, disk: Path
 ) -> None:
-    total = 12 * MIB
+    total = 10 * MIB
     run, _ = mllaunch.submit(*python("talk.py", str(total), str(4 * MIB), "7"))
     output = mllaunch.home.attempt(run) / "streams" / "stdout.0"
     until(lambda: output.exists() and output.stat().st_size > 3 * MIB, "some output")
     fill(disk / "filler")
-    until(lambda: output.stat().st_size > 9 * MIB, "output in spite of the full disk")
+    until(lambda: output.stat().st_size > 7 * MIB, "output in spite of the full disk")
     (disk / "filler").unlink()
 
     assert ended(mllaunch, run)["exit_code"] == 7
@@ -188,7 +188,7 @@ def test_a_disk_filled_by_others_and_freed_again_costs_the_oldest_output_only(
     claimed = gap_events(mllaunch, run)
     assert claimed, "something had to be given up"
     assert output.read_bytes() == outside(truth, claimed)
-    assert sum(event["size_bytes"] for event in claimed) < 9 * MIB
+    assert sum(event["size_bytes"] for event in claimed) < 8 * MIB
 
 
 def test_a_submission_onto_a_full_disk_is_refused_and_leaves_nothing_half_made(
