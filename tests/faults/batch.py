@@ -129,13 +129,15 @@ class Batch:
     # --- settling -------------------------------------------------------------------------------------------
 
     def _read_until(self, done: threading.Event) -> None:
-        """Do what `mllaunch show` does, again and again, for the runs that are not attacked any more."""
+        """Do what `ps` and `show` do, by turns, for the runs that are not attacked any more."""
         app = App(self._home.environ, str(self._repo.root))
+        as_ps = False
         while not done.wait(0.2):
+            as_ps = not as_ps
             for trial_name in list(self._quiet):
                 try:
                     run, status = app.log.get(trial_name)
-                    if app.collector.collect(run, status).seal:
+                    if app.collector.collect(run, status, events_only=as_ps).seal:
                         self._quiet.discard(trial_name)
                 except NotFound:
                     self._quiet.discard(trial_name)

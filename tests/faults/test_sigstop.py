@@ -1,6 +1,6 @@
 """Every process of ours is stopped for a while (SIGSTOP): the job does not notice, and nothing is lost.
 
-MLLAUNCH_FAULT_PAUSE_S says for how long; `make faults` uses a minute.
+FAULT_PAUSE_S says for how long; `make faults` uses a minute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mllaunch_agent.probes import processes
 from tests.e2e.harness import Home, Mllaunch, Repo, until
 from tests.faults import victims
 
-PAUSE_S = float(os.environ.get("MLLAUNCH_FAULT_PAUSE_S", "2"))
+PAUSE_S = float(os.environ.get("FAULT_PAUSE_S", "2"))
 
 # Prints a line every 10 ms, and in the end how long it took and its longest pause between two lines.
 TALK = f"""
