@@ -38,6 +38,7 @@ from mllaunch_agent.streams import EventLog
 from mllaunch_agent.watching import Watcher
 
 _TICK_S = 0.1
+_STARTING_TICK_S = 0.005  # so that a run is shown as running when its first output is
 _SHORT_OF_ROOM_TICK_S = 0.02
 _SHIM_RESTARTS = 3
 _UNKILLABLE_S = 60.0
@@ -167,9 +168,14 @@ class Supervisor:
             if len(self.exits) == len(self.spec["tasks"]):
                 break  # before requests are heeded: what has ended by itself cannot be timed out by a late restart
             self.tick()
-            self.sleep(_SHORT_OF_ROOM_TICK_S if self.guard.is_short else _TICK_S)
+            self.sleep(self._pause_s())
         self.follower.tick()
         self._end()
+
+    def _pause_s(self) -> float:
+        if len(self._tasks) < len(self.spec["tasks"]):
+            return _STARTING_TICK_S
+        return _SHORT_OF_ROOM_TICK_S if self.guard.is_short else _TICK_S
 
     def _start_watcher(self) -> None:
         """Begin to observe once every task has begun, and no shim may be needed any more: a process forked beside
