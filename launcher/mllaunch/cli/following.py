@@ -79,12 +79,12 @@ class Screen:
 
     def update(self, attempt: int) -> None:
         """Show what the run log has gained."""
-        if attempt != self._attempt:
+        while self._attempt < attempt:  # a short attempt may have come and gone since the last look
             self.close()
-            if attempt > 1:
-                sys.stderr.write(f"--- attempt {attempt}\n")
-            self._attempt = attempt
-            self._panes = self._make_panes(attempt)
+            self._attempt += 1
+            if self._attempt > 1:
+                sys.stderr.write(f"--- attempt {self._attempt}\n")
+            self._panes = self._make_panes(self._attempt)
         for pane in self._panes:
             pane.update()
 
