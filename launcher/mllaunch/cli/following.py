@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from mllaunch.cli import terminal
+from mllaunch.cli import table, terminal
 from mllaunch.domain.render import Renderer, escape
 from mllaunch.ports import StreamRef
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.03
 _CHUNK = 1 << 20
+_SGR = re.compile("\x1b\\[[0-9;]*m")
 
 
 def follow_run(app: App, run_id: str, *, show: bool) -> int:
@@ -126,7 +128,9 @@ class _Pane:
                 self._write(text)
         if self._live and (partial := self._renderer.partial()) != self._partial:
             self._erase()
-            self._file.write(self._prefix + partial)
+            # Of a line that wraps only the last row could be erased; and a colour that is cut off would stay on.
+            columns = (terminal.width(self._file) or 80) - 1
+            self._file.write(table.cut(self._prefix + _SGR.sub("", partial), columns))
             self._partial = partial
         self._file.flush()
 
