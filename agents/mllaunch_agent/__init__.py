@@ -4,3 +4,5 @@ Standard library only, Python 3.8 or newer. Nothing here may stop, slow or chang
 """
 
 __version__ = "0.1.0"
+
+PROTOCOL_VERSION = 1  # of what protocol.py describes; here, because a launcher needs to know just this

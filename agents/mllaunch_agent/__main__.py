@@ -13,16 +13,19 @@ def main() -> None:
 
         sys.stdout.write(json.dumps(checkup(json.loads(sys.stdin.readline()))) + "\n")
         return
-    # Imported before the specification arrives: the launcher starts this process while it still prepares.
-    from mllaunch_agent import protocol, supervisor
+    # Imported before the specification arrives: the launcher starts this process while it still prepares. The
+    # socket module is for a free port, and would otherwise be imported while the task waits for its start.
+    import socket  # noqa: F401
+
+    from mllaunch_agent import PROTOCOL_VERSION, protocol, supervisor
 
     if sys.argv[1:] == ["supervise"]:
         line = sys.stdin.readline()
         if not line.endswith("\n"):
             return  # the launcher changed its mind, or died in mid-sentence
         spec: protocol.TaskSpec = json.loads(line)
-        if spec["protocol"] != protocol.PROTOCOL_VERSION:
-            sys.stdout.write("protocol %s, not %d\n" % (spec["protocol"], protocol.PROTOCOL_VERSION))
+        if spec["protocol"] != PROTOCOL_VERSION:
+            sys.stdout.write("protocol %s, not %d\n" % (spec["protocol"], PROTOCOL_VERSION))
             sys.exit(1)
         supervisor.supervise(spec, acknowledge=True)
     elif len(sys.argv) == 3 and sys.argv[1] == "adopt":

@@ -7,9 +7,8 @@ import platform
 import shutil
 from typing import Any, Callable, Dict, List, Optional
 
-from mllaunch_agent import family, leases, node, overlay, workdir
+from mllaunch_agent import PROTOCOL_VERSION, family, leases, node, overlay, workdir
 from mllaunch_agent.probes.gpu import Gpus
-from mllaunch_agent.protocol import PROTOCOL_VERSION
 
 __all__ = ["checkup"]
 

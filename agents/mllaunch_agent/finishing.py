@@ -11,7 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, TypeVar
 
-from mllaunch_agent import protocol, redaction, system, workdir
+from mllaunch_agent import PROTOCOL_VERSION, protocol, redaction, system, workdir
 from mllaunch_agent.probes import processes
 from mllaunch_agent.probes.gpu import Gpus
 from mllaunch_agent.shim import release_ballast
@@ -144,7 +144,7 @@ def seal(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     supervisor.events.stream.close()
     streams = supervisor.follower.seal(gaps)
     document: protocol.Seal = {
-        "protocol": protocol.PROTOCOL_VERSION,
+        "protocol": PROTOCOL_VERSION,
         "run_id": spec["run_id"],
         "attempt": spec["attempt"],
         "node": spec["node"],

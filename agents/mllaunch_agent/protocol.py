@@ -19,8 +19,6 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Optional, Tuple, TypedDict
 
-PROTOCOL_VERSION = 1
-
 # Streams. stdout and stderr exist once per rank.
 EVENTS = "events"  # JSON lines, one Event each
 SAMPLES = "samples"  # JSON lines: a header, then one array per reading

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Pattern
 
 CONTEXT = 2048  # bytes: no shape matches more
 LEFT = 6  # bytes before a match which its left boundary looks at
@@ -61,17 +63,18 @@ def _begun_pattern(head: Sequence[bytes]) -> bytes:
     return pattern
 
 
-_BEGUN = re.compile(
-    _START
-    + rb"(?:"
-    + b"|".join(map(_begun_pattern, _HEADS))
-    + rb")|(?<=[A-Za-z0-9+.-])"
-    + _begun_pattern((b":", b"/", b"/"))
-)
+@lru_cache(maxsize=None)
+def _beginnings() -> Pattern[bytes]:
+    """Matches what may be the beginning of a shape at the end of the bytes. Compiled when text first needs it."""
+    heads = b"|".join(map(_begun_pattern, _HEADS))
+    return re.compile(
+        _START + rb"(?:" + heads + rb")|(?<=[A-Za-z0-9+.-])" + _begun_pattern((b":", b"/", b"/"))
+    )
+
 
 # Lower bounds are below today's real lengths, so that formats may change a little; upper ones keep to
 # CONTEXT.
-_SHAPES = re.compile(
+_SHAPES = (
     _START
     + rb"(?:"
     + rb"|".join(
@@ -92,6 +95,12 @@ _SHAPES = re.compile(
     )
     + rb")"
 )
+
+
+@lru_cache(maxsize=None)
+def _shapes() -> Pattern[bytes]:
+    return re.compile(_SHAPES)
+
 
 # scheme://user:password@host: group 1 is the password. It ends at the last "@" before a "/".
 _URL = re.compile(rb"(?<=[A-Za-z0-9+.-])://[^\s/:@\"'<>]{0,256}:([^\s/\"'<>]{1,1024})@")
@@ -133,7 +142,7 @@ class Masker:
         """
         floor = max(0, len(window) - self.context)
         word = max([floor] + [window.rfind(space, floor) + 1 for space in _WHITESPACE])
-        shape = _BEGUN.search(window, word)
+        shape = _beginnings().search(window, word)
         ends = [len(window) - _begun(value, window) for value in self.values]
         return min([shape.start() if shape else len(window)] + ends)
 
@@ -167,7 +176,7 @@ def _shaped(window: bytes) -> Iterator[tuple[int, int]]:
             end = len(window)
         head = _HEAD.search(window, run, end)
         while head is not None:
-            match = _SHAPES.match(window, head.start())
+            match = _shapes().match(window, head.start())
             if match is not None:
                 yield match.span()
             head = _HEAD.search(window, head.start() + 1, end)
@@ -270,15 +279,29 @@ def _mask_text(text: str, masker: Masker) -> str:
 
 _NAME_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
-_SECRET_WORD = re.compile(
-    r"APIKEY|AUTH|AUTHORIZATION|CREDENTIALS?|KEY|PASSPHRASE|PASSWD|PASSWORDS?|SECRETS?|TOKEN"
+_SECRET_WORDS = frozenset(
+    (
+        "APIKEY",
+        "AUTH",
+        "AUTHORIZATION",
+        "CREDENTIAL",
+        "CREDENTIALS",
+        "KEY",
+        "PASSPHRASE",
+        "PASSWD",
+        "PASSWORD",
+    )
+    + ("PASSWORDS", "SECRET", "SECRETS", "TOKEN")
 )
 
 # Machine learning counts tokens and has keys that open nothing; SSH_AUTH_SOCK is a path.
-_AMBIGUOUS = ("AUTH", "KEY", "TOKEN")
-_HARMLESS_BEFORE = re.compile(r"NUM|MAX|MIN|PER|PAD|EOS|BOS|UNK|CLS|SEP|MASK|SORT")
-_HARMLESS_AFTER = re.compile(
-    r"SIZE|LEN|LENGTH|DIM|COUNT|VALUE|HEADS|PADDING|DROPOUT|TYPE|LIMIT|BUDGET|POINTS|SOCK"
+_AMBIGUOUS = frozenset(("AUTH", "KEY", "TOKEN"))
+_HARMLESS_BEFORE = frozenset(
+    ("NUM", "MAX", "MIN", "PER", "PAD", "EOS", "BOS", "UNK", "CLS", "SEP", "MASK", "SORT")
+)
+_HARMLESS_AFTER = frozenset(
+    ("SIZE", "LEN", "LENGTH", "DIM", "COUNT", "VALUE", "HEADS", "PADDING", "DROPOUT", "TYPE", "LIMIT")
+    + ("BUDGET", "POINTS", "SOCK")
 )
 
 
@@ -290,7 +313,7 @@ def looks_secret(name: str) -> bool:
     """
     words = [word.upper() for word in _NAME_WORDS.findall(name)]
     for before, word, after in zip(["", *words], words, [*words[1:], ""]):
-        harmless = _HARMLESS_BEFORE.fullmatch(before) or _HARMLESS_AFTER.fullmatch(after)
-        if _SECRET_WORD.fullmatch(word) and not (word in _AMBIGUOUS and harmless):
+        harmless = before in _HARMLESS_BEFORE or after in _HARMLESS_AFTER
+        if word in _SECRET_WORDS and not (word in _AMBIGUOUS and harmless):
             return True
     return False

@@ -15,6 +15,7 @@ import sys
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from mllaunch_agent import (
+    PROTOCOL_VERSION,
     __version__,
     diskguard,
     finishing,
@@ -81,7 +82,7 @@ class Supervisor:
             hostname=os.uname().nodename,
             boot_id=system.boot_id(),
             pid=os.getpid(),
-            protocol=protocol.PROTOCOL_VERSION,
+            protocol=PROTOCOL_VERSION,
             version=__version__,
         )
         self.alive = watchdog.open_alive(self.folder)

@@ -91,7 +91,7 @@ class OldNode:
         (self.files / "tree").mkdir()
         (self.files / "tree" / "train.py").write_text(script)
         return {
-            "protocol": protocol.PROTOCOL_VERSION,
+            "protocol": mllaunch_agent.PROTOCOL_VERSION,
             "run_id": "01a1fda8-4fdf-7b40-87d1-8265aab3f1cc",
             "run_name": "old-python-1",
             "attempt": 1,

@@ -7,14 +7,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mllaunch.domain.job import Resources
 from mllaunch.errors import InternalError, NotFound, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles
 from mllaunch.schedulers import agent_process
 from mllaunch.schedulers.agent_process import AgentProcess
-from mllaunch_agent.node import AttemptFolder
-from mllaunch_agent.protocol import StopRequest, TaskSpec
+
+if TYPE_CHECKING:
+    from mllaunch_agent.node import AttemptFolder
+    from mllaunch_agent.protocol import StopRequest, TaskSpec
 
 _REVIVE_PAUSE_S = 2.0
 
@@ -22,6 +25,12 @@ _REVIVE_PAUSE_S = 2.0
 def import_path() -> list[str]:
     """Where the agent finds psutil and nvidia-ml-py: our own site-packages."""
     return [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+
+
+def _attempt(folder: str) -> AttemptFolder:
+    from mllaunch_agent.node import AttemptFolder  # to start a run, nothing of it needs to be read
+
+    return AttemptFolder(folder)
 
 
 class LocalScheduler:
@@ -99,7 +108,7 @@ class LocalScheduler:
 
     def retry(self, failed: AttemptRef) -> None:
         """Start the attempt after ``failed`` with the same specification. Harmless when it has started already."""
-        spec = AttemptFolder(self.folder(failed)).spec()
+        spec = _attempt(self.folder(failed)).spec()
         if spec is None:
             raise NotFound("spec", f"nothing is left of attempt {failed.number}", hint="submit it again")
         following = failed._replace(number=failed.number + 1)
@@ -110,23 +119,23 @@ class LocalScheduler:
         try:
             self.start({**spec, "attempt": following.number, "folder": folder})
         except InternalError:
-            if not (os.path.exists(os.path.join(folder, "spec.json")) or AttemptFolder(folder).is_alive()):
+            if not (os.path.exists(os.path.join(folder, "spec.json")) or _attempt(folder).is_alive()):
                 raise
             # Else another command started it in the same moment, and its agent was first.
 
     def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
-        AttemptFolder(self.folder(attempt)).request_stop(request)
+        _attempt(self.folder(attempt)).request_stop(request)
 
     def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
         folder = self.folder(attempt)
         if not os.path.isdir(os.path.join(folder, "streams")):
             return {}
-        return {self._node: AttemptFolder(folder)}
+        return {self._node: _attempt(folder)}
 
     def outputs(self, attempt: AttemptRef) -> dict[str, AttemptFolder]:
         """By node, where what the tasks wrote can be looked at; empty once nothing is left of the attempt."""
         folder = self.folder(attempt)
-        return {self._node: AttemptFolder(folder)} if os.path.isdir(folder) else {}
+        return {self._node: _attempt(folder)} if os.path.isdir(folder) else {}
 
     def kept(self) -> list[str]:
         """Ids of the runs of which something lies here."""
@@ -175,4 +184,4 @@ class LocalScheduler:
         folder = self.folder(attempt)
         if system.is_locked(os.path.join(folder, "submit.lock")):
             return False
-        return AttemptFolder(folder).fence()
+        return _attempt(folder).fence()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mllaunch.domain.job import JobSpec
 from mllaunch.domain.params import from_args
@@ -12,8 +12,10 @@ from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import State
 from mllaunch.errors import MllaunchError, NameTaken
 from mllaunch.ports import AttemptRef, Clock, Ids, RunLog, Scheduler
-from mllaunch_agent import redaction
-from mllaunch_agent.protocol import PROTOCOL_VERSION, DataLink, TaskSpec
+from mllaunch_agent import PROTOCOL_VERSION, redaction
+
+if TYPE_CHECKING:
+    from mllaunch_agent.protocol import DataLink, TaskSpec
 
 _NAME_TRIES = 20
 

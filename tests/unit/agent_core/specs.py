@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mllaunch_agent.protocol import PROTOCOL_VERSION, TaskSpec
+from mllaunch_agent import PROTOCOL_VERSION
+from mllaunch_agent.protocol import TaskSpec
 
 
 def spec(**changes: Any) -> TaskSpec:
