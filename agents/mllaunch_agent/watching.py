@@ -46,7 +46,8 @@ class Watcher:
         """Write what the threads have found. Called by the main loop."""
         while self._inbox:
             kind, fields = self._inbox.popleft()
-            events.write(kind, **fields)
+            if not _is_on_record(kind, fields, events):
+                events.write(kind, **fields)
 
     def finish(self, events: EventLog, exits: Sequence[protocol.ExitRecord], patience_s: float) -> None:
         """The tasks are over: last sample, usage, and whatever facts are still on their way, within limits."""
@@ -132,6 +133,12 @@ class Watcher:
         self._ending.wait()
         for kind, fields in dataset.changes(self._spec):
             self._say(kind, **fields)
+
+
+def _is_on_record(kind: str, fields: Dict[str, Any], events: EventLog) -> bool:
+    """Whether a supervisor before this one has written the same fingerprint already."""
+    same = (e for e in events.past if e["kind"] == kind == protocol.DATA)
+    return any(event["path"] == fields["path"] for event in same)
 
 
 def _at_least(usage: Dict[str, Any], exits: Sequence[protocol.ExitRecord]) -> Dict[str, Any]:

@@ -79,7 +79,7 @@ def _waiting(view: View, event: Event) -> View:
 
 
 def _leased(view: View, event: Event) -> View:
-    leased = {"gpus": event["gpus"], "gpu_indices": event["indices"]}
+    leased = {"gpus": event["gpus"], "gpu_indices": event.get("indices", [])}
     return {**leased, "waiting": None, "state": _advance(view, State.STARTING)}
 
 
