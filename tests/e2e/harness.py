@@ -84,7 +84,7 @@ class Home:
     def processes(self) -> dict[int, str]:
         """Living processes that belong to this home, however they are tied to it: pid -> what shows it."""
         found = {}
-        for entry in os.scandir("/proc"):
+        for entry in list(os.scandir("/proc")):
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 what = _belongs(Path(entry.path), os.fsencode(self.folder))
                 if what is not None:

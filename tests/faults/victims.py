@@ -74,8 +74,9 @@ def agents() -> Iterator[int]:
 def open_files(pid: int) -> list[str]:
     found = []
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            found.append(os.readlink(entry.path))  # noqa: PTH115  fast, since it hurries after a moving target
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                found.append(os.readlink(entry.path))  # noqa: PTH115  fast, for it hurries after a moving target
     except OSError:
         pass  # it ended while we looked
     return found

@@ -85,7 +85,7 @@ def _remove(place: str, *, keep_folder: bool) -> None:
     if not keep_folder:
         shutil.rmtree(place, ignore_errors=True)
         return
-    for entry in os.scandir(place):
+    for entry in list(os.scandir(place)):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
         else:
