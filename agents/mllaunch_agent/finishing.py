@@ -11,7 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, TypeVar
 
-from mllaunch_agent import PROTOCOL_VERSION, protocol, redaction, system, workdir
+from mllaunch_agent import PROTOCOL_VERSION, protocol, system, workdir
 from mllaunch_agent.probes import processes
 from mllaunch_agent.probes.gpu import Gpus
 from mllaunch_agent.shim import release_ballast
@@ -41,7 +41,7 @@ def prepare(supervisor: Supervisor) -> str:
         method = workdir.make(spec["tree"], spec["folder"])
         workdir.link_data(os.path.join(spec["folder"], "work"), spec["data"])
     os.makedirs(os.path.join(cwd, spec["output"]), exist_ok=True)
-    supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method)
+    supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method, master_port=supervisor.port)
     return cwd
 
 
@@ -97,10 +97,13 @@ def _give_gpus_back(supervisor: Supervisor) -> None:
     """Free the lease; a process that is on the GPUs even now is named, for it is in the next run's way."""
     if supervisor.lease is None:
         return
+    spec = supervisor.spec
     try:
-        gpus = Gpus(supervisor.spec["import_path"])
+        gpus = Gpus(spec["import_path"])
         used = [
-            dict(user, gpu=uuid) for uuid in supervisor.lease.uuids for user in gpus.processes(uuid) or ()
+            dict(user, gpu=uuid)
+            for uuid in supervisor.lease.uuids
+            for user in gpus.processes(uuid, spec["secrets"]) or ()
         ]
         if used:
             supervisor.events.write(protocol.GPUS_STILL_USED, gpus=used)
@@ -161,7 +164,4 @@ def seal(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
 
 def describe(pids: List[int], secrets: List[str]) -> List[Dict[str, Any]]:
     """Up to 20 processes for the record."""
-    return [
-        {"pid": pid, "command": redaction.mask_text(processes.command(pid) or "", secrets)}
-        for pid in pids[:20]
-    ]
+    return [{"pid": pid, "command": processes.command(pid, secrets) or ""} for pid in pids[:20]]

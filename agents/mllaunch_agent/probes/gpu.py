@@ -93,9 +93,10 @@ class Gpus:
         unknown: Dict[str, Optional[Reading]] = dict.fromkeys(uuids)
         return self._ask("gpu samples", lambda session: session.sample(uuids)) or unknown
 
-    def processes(self, uuid: str) -> Optional[List[Dict[str, Any]]]:
+    def processes(self, uuid: str, secrets: Sequence[str] = ()) -> Optional[List[Dict[str, Any]]]:
         """[{"pid", "memory_bytes", "user", "command"}] of those who use a GPU; None when it does not answer.
 
+        secrets: values to be masked in the commands, beside those that look like secrets.
         user and command are None for a process that cannot be seen: in another pid namespace, or gone.
         """
         held = self._ask("gpu processes", lambda session: session.processes(uuid))
@@ -106,7 +107,7 @@ class Gpus:
                 "pid": pid,
                 "memory_bytes": memory,
                 "user": processes.user_of(pid),
-                "command": processes.command(pid),
+                "command": processes.command(pid, secrets),
             }
             for pid, memory in sorted(held.items())
         ]

@@ -6,7 +6,7 @@ Nothing raises: a process that has vanished, or that we may not look at, is None
 from __future__ import annotations
 
 import os
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 __all__ = [
     "Stat",
@@ -26,6 +26,7 @@ __all__ = [
 
 PROC = "/proc"
 CHILDREN_PAGE = 3072  # a read of fewer bytes than this has reached the end of a children file
+COMMAND_BYTES = 4096  # of a command line
 ZOMBIE = "Z"
 
 
@@ -212,13 +213,29 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def command(pid: int) -> Optional[str]:
-    """The command line on one printable line, at most 4096 bytes of it; ``[name]`` where there is none."""
-    data = _read("%s/%d/cmdline" % (PROC, pid))
+def command(pid: int, secrets: Sequence[str] = ()) -> Optional[str]:
+    """The command line on one printable line, at most 4096 bytes of it; ``[name]`` where there is none.
+
+    Its secrets are masked, those declared in ``secrets`` too: it is shown to others and put on record.
+    """
+    data = _read(
+        "%s/%d/cmdline" % (PROC, pid), more_from=1
+    )  # all of it: half a secret would be known by nothing
     if data:
-        return printable(data.rstrip(b"\0").replace(b"\0", b" "))
+        return printable(_masked(data.rstrip(b"\0"), secrets)[:COMMAND_BYTES])
     found = stat(pid)
     return None if found is None else printable(("[%s]" % found.name).encode())
+
+
+def _masked(cmdline: bytes, secrets: Sequence[str]) -> bytes:
+    """A command line with spaces for the NULs between its words, and its secrets masked."""
+    from mllaunch_agent import redaction  # not for the sampler
+
+    words = cmdline.decode("utf-8", "surrogateescape").split("\0")
+    line = " ".join(redaction.mask_argv(words, secrets))
+    # Again, by spaces: for ``sh -c "... --api-key VALUE"``, and for processes that write a title over their words.
+    line = " ".join(redaction.mask_argv(line.split(" "), secrets))
+    return redaction.mask_text(line, secrets).encode("utf-8", "surrogateescape")
 
 
 def printable(data: bytes) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mllaunch_agent import finishing
 from mllaunch_agent.probes import processes
 
 DATA = Path(__file__).with_name("data")
@@ -142,6 +143,34 @@ def test_a_command_is_one_printable_line() -> None:
     assert command is not None
     assert command.startswith(f"{sys.executable} -c # a\\n# b\\x1b[31m")
     assert command.isprintable()
+
+
+def test_a_command_shows_no_secrets() -> None:
+    words = ["--api-key", "hunter2hunter2", "DB_PASSWORD=a b", "declared-value", "x=--token bearer9"]
+    with subprocess.Popen(
+        ["sh", "-c", "echo; read x # --auth quietly", *words], stdin=-1, stdout=-1
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        command = processes.command(child.pid, ["declared-value"])
+        (described,) = finishing.describe([child.pid], ["declared-value"])
+        child.kill()
+    shown = "--api-key ************** DB_PASSWORD=*** ************** x=--token bearer9"
+    assert command == "sh -c echo; read x # --auth ******* " + shown
+    assert described == {"pid": child.pid, "command": command}
+
+
+def test_no_secret_is_cut_in_two_where_a_long_command_ends() -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "echo; read x", "x" * 4000, "y" * 60 + "declared-value" * 5], stdin=-1, stdout=-1
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        command = processes.command(child.pid, ["declared-value" * 5])
+        child.kill()
+    assert command is not None
+    assert len(command) == 4096
+    assert command.endswith("y" + "*" * 16)
 
 
 def test_what_we_ourselves_do_is_seen() -> None:
