@@ -94,7 +94,7 @@ def decide(exits: List[ExitRecord], cause: Optional[Cause], node: str, oom_ranks
     """
     failed = sorted((e for e in exits if exit_code(e) != 0), key=lambda e: (e["at"], e["rank"]))
     first = failed[0] if failed else None
-    code = exit_code(first) if first else 0
+    code = exit_code(first) if first else 0 if exits else None  # None: nothing ever ran
     if cause and cause.kind == "stopped":
         return Outcome("cancelled", code, _reason("stopped", "stopped by %s" % cause.detail, "user", node))
     if cause and cause.kind == "timeout":

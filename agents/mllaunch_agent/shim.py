@@ -238,6 +238,7 @@ def _watch(launch: Launch, task: int, wakeup: int, fifo: int, revive: Callable[[
     poll.register(fifo, 0)  # only the hang-up is of interest
     supervisors: List[int] = []
     revived = 0
+    revived_s = 0.0
     while _reap(launch, task, supervisors):
         ready = dict(poll.poll())
         if wakeup in ready:
@@ -252,9 +253,23 @@ def _watch(launch: Launch, task: int, wakeup: int, fifo: int, revive: Callable[[
                     os._exit(0)
             supervisors.append(pid)
             # The new supervisor opens the FIFO within milliseconds, which ends the hang-up.
-            pause_s = _REVIVE_PAUSES_S[min(revived, len(_REVIVE_PAUSES_S) - 1)]
+            now_s = time.monotonic()
+            if now_s - revived_s > _REVIVE_PAUSES_S[-1] * 6:
+                revived = 0  # the one before lived for a while
+            revived_s = now_s
+            deadline_s = now_s + _REVIVE_PAUSES_S[min(revived, len(_REVIVE_PAUSES_S) - 1)]
             revived += 1
-            select.select([wakeup], [], [], pause_s)
+            _pause(launch, task, wakeup, supervisors, deadline_s)
+
+
+def _pause(launch: Launch, task: int, wakeup: int, supervisors: List[int], deadline_s: float) -> None:
+    """Until the deadline, or until no child is left. A supervisor that dies at once does not cut the pause short."""
+    while _reap(launch, task, supervisors):
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            return
+        if select.select([wakeup], [], [], left_s)[0]:
+            os.read(wakeup, 4096)
 
 
 def _reap(launch: Launch, task: int, supervisors: List[int]) -> bool:

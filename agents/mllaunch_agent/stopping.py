@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Callable, Iterable, List, Optional, Set
+from typing import Callable, Dict, Iterable, List, Optional, Set
 
 from mllaunch_agent.outcome import Cause
 from mllaunch_agent.probes import processes
@@ -20,23 +20,27 @@ class Stopping:
 
     def __init__(self, cause: Cause, grace_s: float, started_s: float) -> None:
         self.cause = cause
-        self._kill_at_s = started_s + grace_s
+        self.kill_at_s = started_s + grace_s
         self._asked: Set[int] = set()
+        self._principals: Dict[int, int] = {}  # pid -> start_ticks
 
     def hurry(self, now_s: float) -> None:
         """From now on, SIGKILL."""
-        self._kill_at_s = min(self._kill_at_s, now_s)
+        self.kill_at_s = min(self.kill_at_s, now_s)
 
     def tick(self, now_s: float, mains: Iterable[int], family: Callable[[], List[int]]) -> None:
         """Send what is due. SIGKILL is repeated at every tick, since a process may fork while it is being killed."""
-        if now_s >= self._kill_at_s:
+        if now_s >= self.kill_at_s:
             for pid in family():
                 send(pid, signal.SIGKILL)
             return
-        mains = list(mains)
         # Main processes first and alone: a data loader's workers killed by SIGTERM would make the main process
-        # fail before it can write its checkpoint. What outlives its main process is asked as well.
-        for pid in with_shell_children(mains) if mains else family():
+        # fail before it can write its checkpoint. A program that a shell started is one, also after the shell's end.
+        for pid in with_shell_children(mains):
+            self._principals.setdefault(pid, processes.start_ticks(pid) or 0)
+        living = [pid for pid, started in self._principals.items() if processes.is_same(pid, started)]
+        # What outlives them all is asked as well.
+        for pid in living or family():
             if pid not in self._asked:
                 self._asked.add(pid)
                 send(pid, signal.SIGTERM)

@@ -63,6 +63,8 @@ class Supervisor:
         self.stopping: Optional[Stopping] = None
         self.exits: Dict[int, protocol.ExitRecord] = {}
         self.ooms = OomCounter()
+        self.port = 0
+        self._gpus: List[str] = []  # of the supervisor before this one
         self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
         self._shim_restarts = 0
         self._tasks: Dict[int, protocol.TaskRecord] = {}
@@ -102,6 +104,7 @@ class Supervisor:
             same_boot=bool(past) and past[0].get("boot_id") == system.boot_id(),
         )
         self._thorough = True
+        self._recall()
         self.family.cgroup = make_cgroup(self.spec["run_id"], self.spec["attempt"])
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
@@ -111,18 +114,36 @@ class Supervisor:
         else:
             self._begin()
 
+    def _recall(self) -> None:
+        """What the supervisor before us had decided, and had put on record before it acted."""
+        for event in self.events.past:
+            cause = None
+            if event["kind"] == protocol.STOP_REQUESTED:
+                cause = Cause("stopped", event["by"])
+            elif event["kind"] == protocol.TIMED_OUT:
+                cause = Cause("timeout", "%g s" % event["timeout_s"])
+            elif event["kind"] == protocol.WORKDIR_READY:
+                self.port = event.get("master_port") or self.port
+            elif event["kind"] == protocol.GPUS_LEASED:
+                self._gpus = list(event["gpus"])
+            if cause:
+                self.stop(cause, min(system.boot_s(), event["boot_s"]))
+
     # --- phases ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if self.lease is None and self.spec["gpus"]:
-            self.lease = queueing.wait(self)
-            if self.lease is None:
-                self._end()
-                return
         try:
+            if self.lease is None and self.spec["gpus"]:
+                self.lease = queueing.wait(self)
+                if self.lease is None:
+                    self._end()
+                    return
+            self.port = free_port()
             self.cwd = finishing.prepare(self)
         except OSError as e:
-            self._fail_to_start(str(e))
+            self._fail_to_start(
+                "%s: %s" % (os.path.basename(e.filename), e.strerror) if e.filename else str(e)
+            )
             return
         self._start_tasks()
         self._watch()
@@ -135,7 +156,6 @@ class Supervisor:
     def _start_tasks(self) -> None:
         cgroup = make_cgroup(self.spec["run_id"], self.spec["attempt"])
         self.family.cgroup = cgroup
-        self._port = free_port()
         self.guard.prepare()
         for place in self.spec["tasks"]:
             self._fork_shim(place)
@@ -147,7 +167,7 @@ class Supervisor:
             place["rank"],
             self.spec["argv"],
             self.cwd,
-            task_environment(self.spec, place, gpus, self._port, self.cwd),
+            task_environment(self.spec, place, gpus, self.port, self.cwd),
             tuple(self.lease.fds) if self.lease else (),
             self.family.cgroup,
         )
@@ -182,7 +202,7 @@ class Supervisor:
         """Begin to observe once every task has begun, and no shim may be needed any more: a process forked beside
         threads can never take the locks that one of them held, such as that of a module being imported."""
         if self.watcher is None and len(self._tasks) == len(self.spec["tasks"]):
-            gpus = self.lease.uuids if self.lease else ()
+            gpus = self.lease.uuids if self.lease else self._gpus
             self.watcher = Watcher(self.spec, self.folder, self.follower, gpus)
             for record in self._tasks.values():
                 self.watcher.add_task(record["pid"])
@@ -303,12 +323,20 @@ class Supervisor:
         if system.boot_s() - since < 1.0:
             return  # a shim may be about to start it
         if self.spec["gpus"] and self.lease is None:
-            self.lease = queueing.wait(self)  # with the supervisor before us went its lease
+            if self._tasks:  # they hold the GPUs that this one would wait for
+                error = "the agent was killed while it started the tasks"
+                shim.write_exit(self.folder, rank, None, None, error=error)
+                return
+            try:
+                self.lease = queueing.wait(self)  # with the supervisor before us went its lease
+            except OSError as e:
+                shim.write_exit(self.folder, rank, None, None, error=str(e))
+                return
             if self.lease is None:
                 shim.write_exit(self.folder, rank, None, None, error="stopped before it started")
                 return
         self.cwd = finishing.work_path(self.spec)
-        self._port = free_port()
+        self.port = self.port or free_port()
         for place in self.spec["tasks"]:
             if place["rank"] == rank:
                 self._fork_shim(place)
@@ -358,19 +386,18 @@ class Supervisor:
         if not left:
             return
         self.events.write(protocol.LEFTOVERS, processes=finishing.describe(left, self.spec["secrets"]))
-        now_s = system.boot_s()
-        deadline_s = now_s if self.stopping else now_s + self.spec["grace_s"]
+        patience_s = system.boot_s() + self.spec["grace_s"]
         ending: Optional[Stopping] = None
         while self.living():
             now_s = system.boot_s()
-            if now_s > deadline_s + _UNKILLABLE_S:
-                break  # another user's, or asleep in a driver: on record, and no reason to keep the run open
             self._heed_requests(now_s)
-            if ending is None and (now_s >= deadline_s or self.stopping):
+            if self.stopping:
+                ending = self.stopping
+            elif ending is None and now_s >= patience_s:
                 ending = Stopping(Cause("leftover", ""), min(5.0, self.spec["grace_s"]), now_s)
             if ending:
-                if self.stopping:
-                    self.stopping.tick(now_s, (), self.living)
+                if now_s > ending.kill_at_s + _UNKILLABLE_S:
+                    break  # another user's, or asleep in a driver: on record, and no reason to keep the run open
                 ending.tick(now_s, (), self.living)
             self.follower.tick()
             self.guard.tick()
