@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -188,3 +190,70 @@ def test_signals_of_the_terminal_that_submitted_reach_no_run(mllaunch: Mllaunch,
     started.end()
     assert mllaunch.wait("apart")["state"] == "succeeded"
     assert mllaunch("logs", "apart").stdout == "begun\ndone\n"
+
+
+SAVES_SLOWLY = """
+    import signal, sys, time
+    def end(*_):
+        print("asked")
+        time.sleep(1.5)
+        print("saved")
+        sys.exit(1)
+    signal.signal(signal.SIGTERM, end)
+    print("begun")
+    while True:
+        time.sleep(0.05)
+"""
+
+
+def test_a_program_that_a_shell_started_has_the_whole_grace_period_and_is_asked_once(
+    mllaunch: Mllaunch, repo: Repo
+) -> None:
+    repo.script(SAVES_SLOWLY)
+    started = mllaunch.start(
+        "run", "--grace", "20s", "--name", "shelled", "--", "sh", "-c", "python train.py; true"
+    )
+    started.wait_for("begun")
+    mllaunch("stop", "shelled", check=True)
+    assert started.end().stdout == "begun\nasked\nsaved\n"
+    assert mllaunch.row("shelled")["state"] == "cancelled"
+
+
+def test_a_stop_is_remembered_when_its_supervisor_dies_and_no_retry_follows(
+    mllaunch: Mllaunch, repo: Repo
+) -> None:
+    repo.script(SAVES_SLOWLY)
+    run_id, name = mllaunch.submit("--max-retries", "2", "train.py")
+    folder = mllaunch.home.attempt(run_id)
+    output = folder / "streams" / "stdout.0"
+    until(lambda: output.exists() and b"begun" in output.read_bytes(), "the task's first line")
+    mllaunch.start("stop", name)
+    until(lambda: b"asked" in output.read_bytes(), "SIGTERM at the task")
+    supervisor = json.loads((folder / "streams" / "events").read_text().splitlines()[0])["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    until((folder / "exit-0.json").exists, "the exit record")
+    os.kill(supervisor, signal.SIGKILL)
+    row = mllaunch.wait_sealed(name)
+    assert (row["state"], row["exit_code"], row["attempt"]) == ("cancelled", 1, 1)
+
+
+def test_a_run_that_is_stopped_before_it_began_has_no_exit_code(mllaunch: Mllaunch) -> None:
+    one_gpu = {"MLLAUNCH_FAKE_GPUS": "1"}
+    _, holder = mllaunch.submit("--gpus", "1", "--", "sleep", "60", env=one_gpu)
+    _, waiting = mllaunch.submit("--gpus", "1", "--", "true", env=one_gpu)
+    mllaunch("stop", waiting, check=True)
+    row = mllaunch.wait_sealed(waiting)
+    assert (row["state"], row["exit_code"]) == ("cancelled", None)
+    mllaunch("stop", holder, check=True)
+
+
+def test_leases_that_cannot_be_taken_fail_the_run_with_the_reason(mllaunch: Mllaunch, tmp_path: Path) -> None:
+    file = tmp_path / "no-folder"
+    file.touch()
+    variables = {"MLLAUNCH_FAKE_GPUS": "1", "MLLAUNCH_LEASE_DIR": str(file / "leases")}
+    done = mllaunch("submit", "--gpus", "1", "--name", "unlucky", "--", "true", env=variables)
+    if done.rc == 0:
+        row = mllaunch.wait_sealed("unlucky")
+        assert row["state"] == "failed" and "leases" in row["reason"]["message"]
+    else:
+        assert "leases" in done.stderr
