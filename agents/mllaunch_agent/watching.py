@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from mllaunch_agent import protocol, system
 from mllaunch_agent.environment import AGENT_MARK
@@ -22,6 +22,10 @@ _SAMPLE_S = 1.0
 _FACTS_DELAY_S = 0.3  # the task's own start has the processor first
 _DATA_PATIENCE_S = 6 * 3600.0  # a large data folder on a slow disk is read to its end
 _NICE = 10
+_REPLACED = (
+    "what was read, written and used in energy was counted by a supervisor that died;"
+    " the GPUs' utilisation and memory are those after it"
+)
 
 
 class Watcher:
@@ -60,8 +64,19 @@ class Watcher:
                 self._say(protocol.NOT_CAPTURED, what=thread.name, why="it took too long")
         self.drain(events)
         if self._usage:
-            wall_s = round(system.boot_s() - self._started_s, 3)
-            events.write(protocol.USAGE, wall_s=wall_s, **_at_least(self._usage, exits))
+            self._write_usage(events, _at_least(self._usage, exits))
+
+    def _write_usage(self, events: EventLog, usage: Dict[str, Any]) -> None:
+        wall_s: Optional[float] = system.boot_s() - self._started_s
+        began = _began_before(events.past)
+        if began is not None:
+            same_boot = events.past[0].get("boot_id") == system.boot_id()
+            wall_s = system.boot_s() - began["boot_s"] if same_boot else None
+            usage = _without_sums(usage)
+            events.write(
+                protocol.NOT_CAPTURED, what="usage before the supervisor was replaced", why=_REPLACED
+            )
+        events.write(protocol.USAGE, wall_s=None if wall_s is None else round(wall_s, 3), **usage)
 
     def _say(self, kind: str, **fields: Any) -> None:
         self._inbox.append((kind, fields))
@@ -139,6 +154,21 @@ def _is_on_record(kind: str, fields: Dict[str, Any], events: EventLog) -> bool:
     """Whether a supervisor before this one has written the same fingerprint already."""
     same = (e for e in events.past if e["kind"] == kind == protocol.DATA)
     return any(event["path"] == fields["path"] for event in same)
+
+
+def _began_before(past: Sequence[protocol.Event]) -> Optional[protocol.Event]:
+    """What says that tasks began under a supervisor before this one, the first task's start if that is on record."""
+    for kind in (protocol.TASK_STARTED, protocol.WORKDIR_READY):
+        for event in past:
+            if event["kind"] == kind:
+                return event
+    return None
+
+
+def _without_sums(usage: Dict[str, Any]) -> Dict[str, Any]:
+    """Usage without the sums over the samples, of which a supervisor before this one took a part with it."""
+    gpu = dict(usage["gpu"], energy_j=None) if usage["gpu"] else usage["gpu"]
+    return dict(usage, read_bytes=None, written_bytes=None, gpu=gpu)
 
 
 def _at_least(usage: Dict[str, Any], exits: Sequence[protocol.ExitRecord]) -> Dict[str, Any]:
