@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -210,3 +211,14 @@ def test_a_refused_request_names_its_cause_and_leaves_nothing(
     assert refused.stdout == ""
     assert re.match(r"error\[[a-z_-]+\]: ", refused.stderr) and word in refused.stderr
     assert not (mllaunch.home.path / "runs").exists()
+
+
+def test_no_module_of_the_users_repository_is_imported_by_what_submit_leaves_running(
+    repo: Repo, mllaunch: Mllaunch, tmp_path: Path
+) -> None:
+    marker = tmp_path / "imported"
+    repo.write("json.py", f"open({str(marker)!r}, 'a').write(open('/proc/self/cmdline').read())\n")
+    script = repo.script("print('done')", "job/train.py")
+    mllaunch("submit", script, check=True)
+    mllaunch.wait_sealed("@last")
+    assert not marker.exists() or "collect-detached" not in marker.read_text()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _PAUSE_S = 0.5
 _SHORT_BYTES = 1 << 30  # less room than this (or than an eighth of a small disk) is left to the jobs
+# Without the current folder on the path: it is the user's, whose json.py is not for us to import.
+_MAIN = "import sys; sys.path[:] = filter(None, sys.path); from mllaunch.cli.main import main; main()"
 _SETTLE_S = 0.3  # the task that was just started has the processor first
 
 
@@ -25,7 +27,7 @@ def ensure(home: str) -> None:
     try:
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-c", "from mllaunch.cli.main import main; main()", "collect-detached"],
+            [sys.executable, "-c", _MAIN, "collect-detached"],
             {**os.environ, "MLLAUNCH_HOME": home, "MLLAUNCH_AGENT": "1"},
             file_actions=[(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)],
             setsid=True,
