@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mllaunch.config import Config
+    from mllaunch.domain.run import Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.runlog.blobs import FileBlobStore
     from mllaunch.runlog.names import RandomIds
@@ -101,6 +102,11 @@ class App:
         from mllaunch.usecases.collect import Collector
 
         return Collector(self.log, self.blobs, self.code, self.scheduler, self.clock)
+
+    def node_of(self, run: Run, attempt: int) -> str:
+        """Where an attempt is: this machine may have had another name then."""
+        nodes = [node for number, node in self.log.views(run.id) if number == attempt]
+        return nodes[0] if nodes else run.submitted_by_host
 
     def config(self, root: str | None, flags: Mapping[str, object]) -> Config:
         from mllaunch.config import load

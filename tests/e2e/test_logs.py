@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -154,3 +155,20 @@ def test_a_reader_that_leaves_early_is_no_error(mllaunch: Mllaunch) -> None:
             timeout=120,
         )
         assert (piped.returncode, piped.stderr) == (0, b""), args
+
+
+def test_a_run_is_found_again_after_the_machine_got_another_name(mllaunch: Mllaunch, repo: Repo) -> None:
+    """In a namespace of its own the machine is called differently."""
+    renamed = ["unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname another-name && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*renamed, "true"], check=False).returncode != 0:
+        pytest.skip("the machine cannot be given another name here")
+    repo.script("import time\nprint('early', flush=True)\ntime.sleep(2)\nprint('late')")
+    run_id, _ = mllaunch.submit("train.py")
+    mllaunch.wait(run_id, "running")
+    command, environ = [*renamed, str(SCRIPT), "logs", run_id], mllaunch.home.environ
+    for arguments in (["--follow"], [], ["--raw"]):
+        shown = subprocess.run(
+            [*command, *arguments], env=environ, cwd=repo.root, capture_output=True, text=True, timeout=60
+        )
+        assert (shown.returncode, shown.stdout) == (0, "early\nlate\n"), shown.stderr
+    mllaunch.wait_sealed(run_id)

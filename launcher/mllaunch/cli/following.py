@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from mllaunch.cli import table, terminal
 from mllaunch.domain.render import Renderer, escape
+from mllaunch.domain.state import State
 from mllaunch.ports import StreamRef
 
 if TYPE_CHECKING:
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from mllaunch.wiring import App
 
 _POLL_S = 0.03
+_TIMED_OUT = 124  # as timeout(1)
+_STOPPED = 143  # as a shell says of what SIGTERM ended
 _CHUNK = 1 << 20
 _SGR = re.compile("\x1b\\[[0-9;]*m")
 
 
 def follow_run(app: App, run_id: str, *, show: bool) -> int:
-    """Wait for the run's end and return its exit code (1 if nobody could read it). Ctrl-C detaches: 130."""
+    """Wait for the run's end and return the code to exit with. Ctrl-C detaches: 130."""
     run, status = app.log.get(run_id)
     screen = Screen(app, run) if show else None
     try:
@@ -42,7 +45,16 @@ def follow_run(app: App, run_id: str, *, show: bool) -> int:
     if screen:
         screen.close()
     say_end(app, run, status)
-    return 1 if status.exit_code is None else status.exit_code
+    return exit_code(status)
+
+
+def exit_code(status: RunStatus) -> int:
+    """What `run` exits with: the run's own code, but never 0 for one that did not succeed."""
+    if status.exit_code or status.state is State.SUCCEEDED:
+        return status.exit_code or 0
+    if status.reason is not None and status.reason.code == "timeout":
+        return _TIMED_OUT
+    return _STOPPED if status.state is State.CANCELLED else 1
 
 
 def say_end(app: App, run: Run, status: RunStatus) -> None:
@@ -97,11 +109,12 @@ class Screen:
 
     def _make_panes(self, attempt: int) -> list[_Pane]:
         ranks = self._run.spec.resources.tasks_per_node
+        node = self._app.node_of(self._run, attempt)
         panes = []
         for rank in range(ranks):
             prefix = f"[{rank}] " if ranks > 1 else ""
             for name, file in ((f"stdout.{rank}", sys.stdout), (f"stderr.{rank}", sys.stderr)):
-                ref = StreamRef(self._run.id, attempt, self._app.node, name)
+                ref = StreamRef(self._run.id, attempt, node, name)
                 panes.append(_Pane(self._app, ref, file, prefix))
         return panes
 

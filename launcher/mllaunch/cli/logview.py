@@ -34,6 +34,7 @@ class LogView:
         self._app = app
         self._run = run
         self._attempt = attempt
+        self._node = app.node_of(run, attempt)
         self._streams = streams
         self._pattern = pattern
         wants_colour = terminal.wants_colour(sys.stdout)
@@ -83,7 +84,7 @@ class LogView:
         return terminal.dim(f"[{stream.partition('.')[2]}] ", sys.stdout)
 
     def _ref(self, stream: str) -> StreamRef:
-        return StreamRef(self._run.id, self._attempt, self._app.node, stream)
+        return StreamRef(self._run.id, self._attempt, self._node, stream)
 
     def _earliest_ms(self, since_s: float | None) -> int | None:
         """From "the last N seconds" to the node's own time since boot, by the last event on record."""

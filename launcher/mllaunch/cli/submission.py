@@ -294,12 +294,13 @@ def _placement(app: App, run: Run) -> Placement:
     while run.spec.resources.gpus:
         _, status = app.log.get(run.id)
         status = app.collector.collect(run, status, events_only=True)
-        view, _ = app.log.view(AttemptRef(run.id, status.attempt), app.node)
+        node = app.node_of(run, status.attempt)
+        view, _ = app.log.view(AttemptRef(run.id, status.attempt), node)
         if view.get("gpus") or status.waiting or time.monotonic() > deadline_s:
             gpus, indices = tuple(view.get("gpus", ())), tuple(view.get("gpu_indices", ()))
-            return Placement(app.node, gpus, indices, None if gpus else status.waiting or "waits for GPUs")
+            return Placement(node, gpus, indices, None if gpus else status.waiting or "waits for GPUs")
         time.sleep(0.02)
-    return Placement(app.node, (), (), None)
+    return Placement(run.submitted_by_host, (), (), None)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

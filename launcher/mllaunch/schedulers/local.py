@@ -130,12 +130,17 @@ class LocalScheduler:
         folder = self.folder(attempt)
         if not os.path.isdir(os.path.join(folder, "streams")):
             return {}
-        return {self._node: _attempt(folder)}
+        return {self._node_of(folder): _attempt(folder)}
 
     def outputs(self, attempt: AttemptRef) -> dict[str, AttemptFolder]:
         """By node, where what the tasks wrote can be looked at; empty once nothing is left of the attempt."""
         folder = self.folder(attempt)
-        return {self._node: _attempt(folder)} if os.path.isdir(folder) else {}
+        return {self._node_of(folder): _attempt(folder)} if os.path.isdir(folder) else {}
+
+    def _node_of(self, folder: str) -> str:
+        """The name this machine had when the attempt was started: under it everything of the attempt is stored."""
+        spec = _attempt(folder).spec()
+        return self._node if spec is None else spec["node"]
 
     def kept(self) -> list[str]:
         """Ids of the runs of which something lies here."""

@@ -76,7 +76,7 @@ def _write_raw(app: App, run: Run, attempt: int, rank: str, only_stderr: bool) -
     from mllaunch.ports import StreamRef
 
     name = f"{'stderr' if only_stderr else 'stdout'}.{'0' if rank == 'all' else rank}"
-    ref = StreamRef(run.id, attempt, app.node, name)
+    ref = StreamRef(run.id, attempt, app.node_of(run, attempt), name)
     offset = 0
     while data := app.blobs.read(ref, offset, _CHUNK):
         sys.stdout.buffer.write(data)
