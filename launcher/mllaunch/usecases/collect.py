@@ -124,7 +124,7 @@ class Collector(NamedTuple):
             self._index_files(
                 attempt, node, view
             )  # before the view says "sealed", after which nobody looks again
-            view = {**view, "seal": self._verified(attempt, node, seal)}
+            view = {**_as_sealed(view, node, seal), "seal": self._verified(attempt, node, seal)}
         if not (events or seal):
             return view
         everything = {**self.log.views(run.id), (attempt.number, node): view}
@@ -215,3 +215,18 @@ class Collector(NamedTuple):
             except MllaunchError:
                 continue  # it is said when this run itself is asked for
         return len(rows)
+
+
+def _as_sealed(view: views.View, node: str, seal: protocol.Seal) -> views.View:
+    """The view with the end that the seal states, where damage to the events hides it."""
+    if State(view["state"]).is_final:
+        return view
+    reason = Reason("damaged_events", "part of its record is damaged", "infrastructure", node)
+    return {
+        **view,
+        "state": seal["state"],
+        "exit_code": seal["exit_code"],
+        "ended_at": seal["at"],
+        "reason": None if seal["state"] == State.SUCCEEDED.value else reason._asdict(),
+        "waiting": None,
+    }

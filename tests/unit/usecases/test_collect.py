@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from mllaunch.domain.run import RunStatus
+from mllaunch.domain.snapshot import Snapshot
+from mllaunch.domain.state import Reason, State
+from mllaunch.ports import Scheduler
+from mllaunch.runlog.blobs import FileBlobStore
+from mllaunch.runlog.sqlite import SqliteRunLog
+from mllaunch.usecases.collect import Collector
+from mllaunch_agent.protocol import Seal
+from tests.conformance.runs import make_run
+
+AT = "2026-11-21T09:00:00.000Z"
+
+
+class Files:
+    """A node's files of an attempt that has been sealed."""
+
+    def __init__(self, events: bytes, state: str, exit_code: int | None) -> None:
+        self._events = events
+        stream = {"size_bytes": len(events), "sha256": hashlib.sha256(events).hexdigest(), "gaps": []}
+        self._seal = {"state": state, "exit_code": exit_code, "at": AT, "streams": {"events": stream}}
+
+    def lengths(self) -> dict[str, int]:
+        return {"events": len(self._events)}
+
+    def read(self, stream: str, offset: int, limit: int) -> bytes:
+        return self._events[offset : offset + limit]
+
+    def seal(self) -> Seal:
+        return cast(Seal, self._seal)
+
+    def is_alive(self) -> bool:
+        return False
+
+
+class Node:
+    """The part of a scheduler that collecting asks."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def files(self, attempt: object) -> dict[str, Files]:
+        return {"here": self._files}
+
+
+class Code:
+    def preserve(self, snapshot: Snapshot) -> None:
+        pass
+
+
+class Clock:
+    def now(self) -> str:
+        return AT
+
+
+def events(*kinds: tuple[str, dict[str, Any]]) -> bytes:
+    lines = [
+        {"seq": n, "at": AT, "boot_s": 1.0, "kind": kind, **rest} for n, (kind, rest) in enumerate(kinds, 1)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+@pytest.mark.parametrize(("state", "exit_code"), [("failed", 3), ("succeeded", 0), ("cancelled", 143)])
+def test_a_run_whose_events_are_damaged_ends_as_its_seal_says(
+    tmp_path: Path, state: str, exit_code: int
+) -> None:
+    task = ("task_started", {"rank": 0, "pid": 10})
+    end = ("attempt_ended", {"state": state, "exit_code": exit_code, "reason": None})
+    damaged = events(task, end).replace(b'"seq": 2', b'"seq": \xff')
+    log = SqliteRunLog(str(tmp_path))
+    run = make_run(1)
+    log.add(run, RunStatus(State.QUEUED))
+    scheduler = cast(Scheduler, Node(Files(damaged, state, exit_code)))
+    collector = Collector(log, FileBlobStore(str(tmp_path)), Code(), scheduler, Clock())
+    ended = collector.collect(run, RunStatus(State.QUEUED))
+    assert (ended.state.value, ended.exit_code, ended.ended_at) == (state, exit_code, AT)
+    why = Reason("damaged_events", "part of its record is damaged", "infrastructure", "here")
+    assert ended.reason == (None if state == "succeeded" else why)
+    assert ended.seal is not None
