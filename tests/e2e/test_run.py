@@ -152,3 +152,13 @@ def test_output_of_many_ranks_is_told_apart(mllaunch: Mllaunch) -> None:
     assert sorted(done.stdout.splitlines()) == [f"[{rank}] I am {rank}" for rank in range(3)]
     for rank in range(3):
         assert f"[{rank}] {rank} err" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape", "latin-1"])
+def test_what_the_terminals_encoding_cannot_say_is_escaped_and_the_run_is_followed_to_its_end(
+    mllaunch: Mllaunch, repo: Repo, encoding: str
+) -> None:
+    repo.script(r"import sys; sys.stdout.buffer.write('snow \u2603\n'.encode()); print('end')")
+    env = {"PYTHONIOENCODING": encoding}
+    assert mllaunch("run", "train.py", env=env, check=True).stdout == "snow \\u2603\nend\n"
+    assert mllaunch("logs", "@last", env=env, check=True).stdout == "snow \\u2603\nend\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, NoReturn
 
 from mllaunch.cli import listing
@@ -52,7 +53,16 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     from mllaunch.cli.errors import guarded
 
+    _print_anything()
     _leave(guarded(lambda: _dispatch(sys.argv[1:])))
+
+
+def _print_anything() -> None:
+    """What an output's encoding cannot say is escaped: no character of a task's may end its run's display."""
+    for stream in (sys.stdout, sys.stderr):
+        # In UTF-8 only what is no text needs an escape, unless Python passes it on as the bytes that it was.
+        if isinstance(stream, TextIOWrapper) and (stream.errors == "strict" or stream.encoding != "utf-8"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> object:
