@@ -256,7 +256,7 @@ def attempts_part(run: Run, status: RunStatus, views: Views) -> list[Document]:
                 "state": known.state.value,
                 "reason": known.reason._asdict() if known.reason else None,
                 "exit_code": known.exit_code,
-                "started_at": known.started_at,
+                "started_at": min((v["started_at"] for v in own.values() if v["started_at"]), default=None),
                 "ended_at": known.ended_at,
                 "nodes": [node for _, node in own],
             }

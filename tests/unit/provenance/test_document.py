@@ -64,6 +64,16 @@ def test_every_key_of_the_contract_is_there_whatever_is_known() -> None:
             assert set(made[part]) == set(document(records.full())[part])
 
 
+def test_an_attempt_that_runs_began_when_it_did_not_when_the_first_one_did() -> None:
+    first = records.sealed(records.view("gpu01", *records.begun(), *records.ended("failed", 3)))
+    second = records.view("gpu01", *records.begun(), minute=5)
+    made = document(records.recorded({(1, "gpu01"): first, (2, "gpu01"): second}))
+    started = [attempt["started_at"] for attempt in made["attempts"]]
+    assert started == ["2026-11-21T09:00:04.000Z", "2026-11-21T09:05:04.000Z"]
+    waits = records.recorded({(1, "gpu01"): first, (2, "gpu01"): records.view("gpu01", records.begun()[0])})
+    assert document(waits)["attempts"][1]["started_at"] is None
+
+
 def test_what_is_null_or_empty_for_lack_of_a_recorder_is_listed_with_its_reason() -> None:
     made = document(records.full())
     said = " ".join(entry["what"] for entry in made["not_captured"])
