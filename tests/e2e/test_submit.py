@@ -222,3 +222,24 @@ def test_no_module_of_the_users_repository_is_imported_by_what_submit_leaves_run
     mllaunch("submit", script, check=True)
     mllaunch.wait_sealed("@last")
     assert not marker.exists() or "collect-detached" not in marker.read_text()
+
+
+def test_a_relative_interpreter_starts_at_the_root_when_configured_and_where_it_is_typed_as_an_option(
+    mllaunch: Mllaunch, repo: Repo
+) -> None:
+    for folder in ("", "sub/"):
+        repo.write(f"{folder}venv/py", "#!/bin/sh\n").chmod(0o755)
+    repo.write("mllaunch.yaml", "python: venv/py\n")
+    repo.script("print(1)", "sub/train.py")
+    below = repo.root / "sub"
+    configured = mllaunch("submit", "--dry-run", "train.py", cwd=below, check=True).stdout
+    assert configured.startswith(f"would run   {repo.root}/venv/py train.py\n")
+    typed = mllaunch("submit", "--dry-run", "--python", "venv/py", "train.py", cwd=below, check=True).stdout
+    assert typed.startswith(f"would run   {below}/venv/py train.py\n")
+
+
+def test_a_dry_run_in_place_promises_no_checkout(mllaunch: Mllaunch, repo: Repo) -> None:
+    repo.script("print(1)")
+    shown = mllaunch("submit", "--in-place", "--dry-run", "train.py", check=True).stdout
+    assert "in          your working tree, uncommitted edits included, folder ." in shown
+    assert "checkout" not in shown

@@ -69,7 +69,8 @@ def _config(app: App) -> str | Fault | None:
             root = _root(app.cwd)
         except MllaunchError:
             root = None  # it is said of the repository
-        return app.config(root, {}).python
+        python = app.config(root, {}).python
+        return os.path.join(root, python) if root and python and os.sep in python else python
     except MllaunchError as error:
         return Fault("; ".join((error.message, *error.evidence)), error.hint)
 
@@ -90,8 +91,9 @@ def _python(app: App, configured: str | None) -> tuple[str, str] | Fault:
             last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             return Fault(f"{path} does not run: {last}", "set `python:` in mllaunch.yaml")
         return path, done.stdout.strip()
-    missing = configured or "neither python nor python3"
-    return Fault(f"no interpreter: {missing} is on PATH", "set `python:` in mllaunch.yaml")
+    if configured:
+        return Fault(f"{configured} is not an executable program", "set `python:` in mllaunch.yaml")
+    return Fault("no interpreter: neither python nor python3 is on PATH", "set `python:` in mllaunch.yaml")
 
 
 def _home(path: str) -> Home:

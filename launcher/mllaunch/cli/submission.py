@@ -153,9 +153,9 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Pla
     pending = early.pending() if early else snapshots.begin(app.cwd)
     found = pending.inspection.finish()
     config = app.config(found.root, _flags(asked))
-    request = _request(asked, config, app.cwd if asked["data"] else found.root)
+    request = _request(asked, config, found.root, app.cwd)
     # The script's name first: a typing error there is no reason to hear about uncommitted files.
-    planned = plan(request, found.root, app.cwd, app.environ, Look(os.path.lexists, app.which))
+    planned = plan(request, found.root, app.cwd, app.environ, Look(os.path.lexists, app.which, os.path.isdir))
     allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"
     snapshot = snapshots.decide(found, allow_dirty=allow_dirty, now=app.clock.now())
     return snapshot, planned
@@ -184,7 +184,7 @@ def _flags(asked: dict[str, Any]) -> dict[str, object]:
     return flags
 
 
-def _request(asked: dict[str, Any], config: Config, data_base: str) -> Any:
+def _request(asked: dict[str, Any], config: Config, root: str, cwd: str) -> Any:
     from mllaunch.config.units import parse_duration
     from mllaunch.domain.job import GRACE_S, Resources
     from mllaunch.usecases.plan import Request
@@ -202,6 +202,13 @@ def _request(asked: dict[str, Any], config: Config, data_base: str) -> Any:
         except ValueError as e:
             raise UsageError(option, f"--{option} {asked[option]}: {e}") from e
 
+    def base(option: str) -> str:
+        """Paths on the command line start where it was typed, those in a configuration at the root."""
+        return cwd if asked[option] else root
+
+    python = config.python
+    if python and os.sep in python:
+        python = os.path.join(base("python"), python)
     grace_s = duration_s("grace")
     wanted = config.resources
     return Request(
@@ -214,10 +221,9 @@ def _request(asked: dict[str, Any], config: Config, data_base: str) -> Any:
         backend=config.backend,
         runtime="process",
         in_place=asked["in_place"],
-        python=config.python,
+        python=python,
         environment=tuple(config.env),
-        # Paths on the command line start where it was typed, those in a configuration at the root.
-        data=tuple(os.path.join(data_base, path) for path in config.data),
+        data=tuple(os.path.join(base("data"), path) for path in config.data),
         output=config.output,
         note=asked["note"],
         tags=tuple(asked["tags"]),
@@ -332,7 +338,9 @@ def _say_dry_run(run: Run, plan: Plan, as_json: bool) -> None:
 
     job = plan.job
     print(f"would run   {shlex.join(run.spec.argv)}")
-    print(f"in          a checkout of {run.snapshot.commit[:12]}, folder {job.workdir or '.'}")
+    checkout = f"a checkout of {run.snapshot.commit[:12]}"
+    place = "your working tree, uncommitted edits included" if job.in_place else checkout
+    print(f"in          {place}, folder {job.workdir or '.'}")
     print(f"on          {run.submitted_by_host} via {job.backend}, {_tasks(job.resources.tasks_per_node)}")
     for path in run.spec.data:
         print(f"with data   {path}")

@@ -14,7 +14,7 @@ class Request(NamedTuple):
     """One submission as typed, configuration already applied.
 
     words: the script and its arguments, or the command. is_command: words came after ``--``. python: the
-    configured interpreter, None for the one on PATH. data: absolute paths.
+    configured interpreter, a name or an absolute path; None for the one on PATH. data: absolute paths.
     """
 
     words: tuple[str, ...]
@@ -36,10 +36,11 @@ class Request(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What the plan needs to know of the machine: does a path exist, where is a program."""
+    """What the plan needs to know of the machine: does a path exist, where is a program, is a path a folder."""
 
     exists: Callable[[str], bool]
     which: Callable[[str], str | None]
+    is_folder: Callable[[str], bool]
 
 
 class Plan(NamedTuple):
@@ -49,7 +50,7 @@ class Plan(NamedTuple):
 
 def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look: Look) -> Plan:
     """What will be run. root: the repository's root folder; cwd: where the command was typed, inside root."""
-    if not request.words:
+    if not request.words or not request.words[0]:
         raise UsageError(
             "command", "nothing to run", hint="mllaunch submit train.py, or mllaunch submit -- COMMAND"
         )
@@ -90,13 +91,15 @@ def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look
 def _script(word: str, root: str, cwd: str, look: Look) -> str:
     """The script relative to the root."""
     path = os.path.normpath(os.path.join(cwd, word))
-    if not path.startswith(root + os.sep):
+    if path != root and not path.startswith(root + os.sep):
         raise UsageError(
             "script", f"{word} is outside the repository {root}", hint="a run is made of committed code"
         )
     if not look.exists(path):
         hint = f"mllaunch submit -- {word} ...   runs a command" if look.which(word) else None
         raise NotFound("script", f"there is no {word} here", hint=hint)
+    if look.is_folder(path):
+        raise UsageError("script", f"{word} is a folder, not a script", hint="mllaunch submit train.py")
     if not word.endswith(".py"):
         raise UsageError(
             "script",
@@ -111,11 +114,10 @@ def _python(configured: str | None, environ: Mapping[str, str], look: Look) -> s
         found = look.which(name)
         if found:
             return found
-    raise NotFound(
-        "python",
-        f"no interpreter: {configured or 'neither python nor python3'} is on PATH",
-        hint="set `python:` in mllaunch.yaml",
-    )
+    hint = "set `python:` in mllaunch.yaml"
+    if configured:
+        raise NotFound("python", f"{configured} is not an executable program", hint=hint)
+    raise NotFound("python", "no interpreter: neither python nor python3 is on PATH", hint=hint)
 
 
 def _data(path: str, root: str, look: Look) -> str:

@@ -16,6 +16,8 @@ FILES = {
     f"{ROOT}/notes.txt",
     f"{ROOT}/data/train",
 }
+FOLDERS = {ROOT, f"{ROOT}/data"}
+FILES |= FOLDERS
 PROGRAMS = {"python": "/usr/bin/python", "torchrun": "/usr/bin/torchrun"}
 
 
@@ -42,7 +44,7 @@ def request(*words: str, command: bool = False, **changes: Any) -> Request:
 
 
 def planned(asked: Request, cwd: str = ROOT, programs: dict[str, str] = PROGRAMS, **environ: str) -> Plan:
-    return plan(asked, ROOT, cwd, environ, Look(FILES.__contains__, programs.get))
+    return plan(asked, ROOT, cwd, environ, Look(FILES.__contains__, programs.get, FOLDERS.__contains__))
 
 
 def test_a_script_runs_with_the_interpreter_on_the_path_in_the_folder_where_it_was_typed() -> None:
@@ -73,7 +75,7 @@ def test_a_command_is_taken_as_it_is() -> None:
 def test_the_configured_interpreter_is_looked_up_and_python3_is_good_enough() -> None:
     assert planned(request("train.py", python="py"), programs={"py": "/opt/py"}).python == "/opt/py"
     assert planned(request("train.py"), programs={"python3": "/usr/bin/python3"}).python == "/usr/bin/python3"
-    with pytest.raises(NotFound, match="nowhere"):
+    with pytest.raises(NotFound, match=r"^nowhere is not an executable program"):
         planned(request("train.py", python="nowhere"))
     with pytest.raises(NotFound, match="python3"):
         planned(request("train.py"), programs={})
@@ -84,6 +86,9 @@ def test_the_configured_interpreter_is_looked_up_and_python3_is_good_enough() ->
     [
         (request(), UsageError, "nothing to run"),
         (request(command=True), UsageError, "nothing to run"),
+        (request(""), UsageError, "nothing to run"),
+        (request("."), UsageError, ". is a folder, not a script"),
+        (request("data"), UsageError, "data is a folder, not a script"),
         (request("none.py"), NotFound, "no none.py"),
         (request("torchrun"), NotFound, "mllaunch submit -- torchrun"),
         (request("notes.txt"), UsageError, "not a Python script"),
