@@ -42,7 +42,11 @@ def shim(folder: Path | None) -> int | None:
     """A shim of any attempt of the run, also one whose task is not yet recorded."""
     if folder is None or not folder.exists():
         return None
-    for record in folder.glob("*/task-*.json"):
+    try:
+        records = list(folder.glob("*/task-*.json"))
+    except FileNotFoundError:
+        records = []  # a refused submission has just taken its attempt's folder away
+    for record in records:
         document = json.loads(record.read_bytes())
         if processes.is_same(document["shim_pid"], document["shim_start_ticks"]):
             return int(document["shim_pid"])
