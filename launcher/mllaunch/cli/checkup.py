@@ -80,7 +80,7 @@ def _python(app: App, configured: str | None) -> tuple[str, str] | Fault:
         path = app.which(name)
         if path is None:
             continue
-        asked = [path, "-c", "import platform; print(platform.python_version())"]
+        asked = [path, "-I", "-c", "import platform; print(platform.python_version())"]
         try:
             done = subprocess.run(
                 asked, capture_output=True, text=True, errors="replace", timeout=30, check=False
