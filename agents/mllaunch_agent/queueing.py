@@ -33,7 +33,7 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
     try:
         while True:
             present = {gpu["uuid"]: gpu["index"] for gpu in gpus.list()}
-            answer = ticket.try_take(list(present), lambda uuid: _users(gpus, uuid))
+            answer = ticket.try_take(list(present), lambda uuid: _users(gpus, uuid, spec["secrets"]))
             if isinstance(answer, Lease):
                 taken = list(answer.uuids)
                 indices = [present[uuid] for uuid in taken]
@@ -55,9 +55,9 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
             os.kill(guard, 9)
 
 
-def _users(gpus: Gpus, uuid: str) -> List[Dict[str, Any]]:
+def _users(gpus: Gpus, uuid: str, secrets: List[str]) -> List[Dict[str, Any]]:
     """Who uses a GPU. One that does not answer counts as used: a task would only fail on it."""
-    found = gpus.processes(uuid)
+    found = gpus.processes(uuid, secrets)
     return [{"pid": None, "user": None, "command": "the GPU does not answer"}] if found is None else found
 
 
