@@ -22,7 +22,7 @@ class Stopping:
         self.cause = cause
         self.kill_at_s = started_s + grace_s
         self._asked: Set[int] = set()
-        self._principals: Dict[int, int] = {}  # pid -> start_ticks
+        self._started_by_shells: Dict[int, int] = {}  # pid -> start_ticks
 
     def hurry(self, now_s: float) -> None:
         """From now on, SIGKILL."""
@@ -36,9 +36,11 @@ class Stopping:
             return
         # Main processes first and alone: a data loader's workers killed by SIGTERM would make the main process
         # fail before it can write its checkpoint. A program that a shell started is one, also after the shell's end.
+        mains = list(mains)
         for pid in with_shell_children(mains):
-            self._principals.setdefault(pid, processes.start_ticks(pid) or 0)
-        living = [pid for pid, started in self._principals.items() if processes.is_same(pid, started)]
+            if pid not in mains:
+                self._started_by_shells.setdefault(pid, processes.start_ticks(pid) or 0)
+        living = mains + [p for p, ticks in self._started_by_shells.items() if processes.is_same(p, ticks)]
         # What outlives them all is asked as well.
         for pid in living or family():
             if pid not in self._asked:
