@@ -140,6 +140,7 @@ class Supervisor:
                     return
             self.port = free_port()
             self.cwd = finishing.prepare(self)
+            self.guard.prepare()
         except OSError as e:
             self._fail_to_start(
                 "%s: %s" % (os.path.basename(e.filename), e.strerror) if e.filename else str(e)
@@ -156,7 +157,6 @@ class Supervisor:
     def _start_tasks(self) -> None:
         cgroup = make_cgroup(self.spec["run_id"], self.spec["attempt"])
         self.family.cgroup = cgroup
-        self.guard.prepare()
         for place in self.spec["tasks"]:
             self._fork_shim(place)
 

@@ -70,7 +70,10 @@ def test_an_empty_or_marked_configuration_is_a_configuration(
 ) -> None:
     repo.write("mllaunch.yaml", content)
     repo.script("")
-    mllaunch("run", "train.py", check=True)
+    done = mllaunch("run", "--name", "configured", "train.py")
+    assert done.rc == 0
+    project = mllaunch.row("configured")["project"]
+    assert project == "marked" if content else project != "marked"
 
 
 @pytest.mark.parametrize("name", ["--help.py", "-x.py", "new\nline.py", 'it\'s "quoted".py', "$(touch x).py"])

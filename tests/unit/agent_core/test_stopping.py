@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -57,4 +58,7 @@ def test_hurry_kills_at_once_and_never_later_than_before(sent: list[tuple[int, i
 
 
 def test_a_process_that_is_gone_is_no_error() -> None:
-    stopping.send(2**22 + 1, signal.SIGTERM)  # above the kernel's highest pid
+    beyond = 2**22 + 1  # above the kernel's highest pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(beyond, signal.SIGTERM)
+    stopping.send(beyond, signal.SIGTERM)
