@@ -18,6 +18,7 @@ def main() -> None:
     import socket  # noqa: F401
 
     from mllaunch_agent import PROTOCOL_VERSION, protocol, supervisor
+    from mllaunch_agent.runtimes import process  # noqa: F401
 
     if sys.argv[1:] == ["supervise"]:
         line = sys.stdin.readline()

@@ -1,4 +1,4 @@
-"""Before the first task and after the last: the work folder, what was written there, and the seal.
+"""After the last task: what was written, and the seal.
 
 Each step can be repeated after a crash, and none may keep the seal from being written: a step that fails is
 itself put on record.
@@ -11,7 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, TypeVar
 
-from mllaunch_agent import PROTOCOL_VERSION, protocol, system, workdir
+from mllaunch_agent import PROTOCOL_VERSION, protocol, system
 from mllaunch_agent.probes import processes
 from mllaunch_agent.probes.gpu import Gpus
 from mllaunch_agent.shim import release_ballast
@@ -25,26 +25,6 @@ _FULL_DISK_PAUSE_S = 0.5
 _FACTS_PATIENCE_S = 20.0  # a package listing on a slow network file system takes this long, not longer
 
 
-def work_path(spec: protocol.TaskSpec) -> str:
-    """The folder that the tasks start in."""
-    root = spec["in_place"] or os.path.join(spec["folder"], "work")
-    return os.path.join(root, spec["workdir"]) if spec["workdir"] else root
-
-
-def prepare(supervisor: Supervisor) -> str:
-    """Make the tasks' work folder with the data in it; its path. OSError if that is impossible."""
-    spec = supervisor.spec
-    cwd = work_path(spec)
-    if spec["in_place"] or spec["tree"] is None:
-        method = "in-place"
-    else:
-        method = workdir.make(spec["tree"], spec["folder"])
-        workdir.link_data(os.path.join(spec["folder"], "work"), spec["data"])
-    os.makedirs(os.path.join(cwd, spec["output"]), exist_ok=True)
-    supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method, master_port=supervisor.port)
-    return cwd
-
-
 def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     """Put the record in order and seal it."""
     os.setpriority(os.PRIO_PROCESS, 0, 10)
@@ -54,7 +34,7 @@ def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     _attempt(supervisor, "usage", lambda: _finish_watching(supervisor))
     _attempt(supervisor, "files written", lambda: _record_outputs(supervisor))
     _attempt(supervisor, "samples", lambda: _say_dropped(supervisor))
-    supervisor.family.close()
+    supervisor.runtime.close()
     seal(supervisor, ended)
 
 
@@ -116,19 +96,16 @@ def _record_outputs(supervisor: Supervisor) -> None:
     listing = os.path.join(spec["folder"], "streams", protocol.FILES)
     if os.path.exists(listing):
         return  # by a supervisor that died before the seal; it may have been shipped already
-    work = os.path.join(spec["folder"], "work")
-    deleted: List[str] = []
-    if not spec["in_place"]:
-        if not os.path.exists(work):
-            return
-        deleted = workdir.release(spec["folder"])["deleted"]
+    deleted = supervisor.runtime.release()
+    if deleted is None:
+        return
 
     from mllaunch_agent import outputs
 
     if spec["in_place"]:
         lines = outputs.scan(spec["in_place"], since_ns=supervisor.started_ns())
     else:
-        lines = outputs.scan(work, deleted)
+        lines = outputs.scan(os.path.join(spec["folder"], "work"), deleted)
     # Only a finished scan becomes a stream: one begun by a supervisor that dies must not have been shipped.
     temporary = os.path.join(spec["folder"], "files.tmp")
     with open(temporary, "wb") as f:

@@ -13,7 +13,7 @@ _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 
 
 class Stopping:
-    """One stop in progress; driven by tick() with the time since boot. Signals are sent through the functions given.
+    """One stop in progress; driven by tick() with the time since boot. Signals are sent through the function given.
 
     mains: the living main processes. family: every living process that belongs to the tasks.
     """
@@ -28,7 +28,13 @@ class Stopping:
         """From now on, SIGKILL."""
         self.kill_at_s = min(self.kill_at_s, now_s)
 
-    def tick(self, now_s: float, mains: Iterable[int], family: Callable[[], List[int]]) -> None:
+    def tick(
+        self,
+        now_s: float,
+        mains: Iterable[int],
+        family: Callable[[], List[int]],
+        send: Callable[[int, int], None],
+    ) -> None:
         """Send what is due. SIGKILL is repeated at every tick, since a process may fork while it is being killed."""
         if now_s >= self.kill_at_s:
             for pid in family():

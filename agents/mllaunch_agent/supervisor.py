@@ -21,15 +21,13 @@ from mllaunch_agent import (
     finishing,
     node,
     outcome,
-    pidfd,
     protocol,
     queueing,
+    runtimes,
     shim,
     system,
     watchdog,
 )
-from mllaunch_agent.environment import task_environment
-from mllaunch_agent.family import Family, is_running, make_cgroup
 from mllaunch_agent.follower import Follower
 from mllaunch_agent.leases import Lease
 from mllaunch_agent.outcome import Cause, OomCounter
@@ -41,11 +39,7 @@ from mllaunch_agent.watching import Watcher
 _TICK_S = 0.1
 _STARTING_TICK_S = 0.005  # so that a run is shown as running when its first output is
 _SHORT_OF_ROOM_TICK_S = 0.02
-_SHIM_RESTARTS = 3
 _UNKILLABLE_S = 60.0
-_UNSEEN_EXIT_S = (
-    3.0  # after the task and its shim are both gone, how long the exit record may still be under way
-)
 
 
 class Supervisor:
@@ -56,7 +50,6 @@ class Supervisor:
         self.lease = lease
         self.events = EventLog(self.folder)
         self.follower = Follower(self.folder, node.make_masker(spec["secrets"]))
-        self.family = Family(spec["run_id"], spec["attempt"], None)
         ranks = [place["rank"] for place in spec["tasks"]]
         self.guard = diskguard.DiskGuard(self.folder, ranks, self.events)
         self.watcher: Optional[Watcher] = None
@@ -65,14 +58,11 @@ class Supervisor:
         self.ooms = OomCounter()
         self.port = 0
         self._gpus: List[str] = []  # of the supervisor before this one
+        self.tasks: Dict[int, protocol.TaskRecord] = {}  # by rank, as far as they have begun
         self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
-        self._shim_restarts = 0
-        self._tasks: Dict[int, protocol.TaskRecord] = {}
-        self._pidfds: Dict[int, int] = {}  # rank -> descriptor of its task
-        self._gone_since: Dict[int, float] = {}
-        self._thorough = False
         self._started_s: Optional[float] = None
         self._wakeup = _wakeup_pipe()
+        self.runtime = runtimes.choose(self)
         system.become_subreaper()
 
     # --- lives ----------------------------------------------------------------------------------------------
@@ -103,9 +93,8 @@ class Supervisor:
             last_seen_boot_s=past[-1]["boot_s"] if past else None,
             same_boot=bool(past) and past[0].get("boot_id") == system.boot_id(),
         )
-        self._thorough = True
         self._recall()
-        self.family.cgroup = make_cgroup(self.spec["run_id"], self.spec["attempt"])
+        self.runtime.take_over()
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
             finishing.finish(self, [e for e in past if e["kind"] == protocol.ATTEMPT_ENDED][-1])
@@ -139,7 +128,9 @@ class Supervisor:
                     self._end()
                     return
             self.port = free_port()
-            self.cwd = finishing.prepare(self)
+            if not self.runtime.prepare():
+                self._end()
+                return
             self.guard.prepare()
         except OSError as e:
             self._fail_to_start(
@@ -155,28 +146,41 @@ class Supervisor:
         self._end()
 
     def _start_tasks(self) -> None:
-        cgroup = make_cgroup(self.spec["run_id"], self.spec["attempt"])
-        self.family.cgroup = cgroup
         for place in self.spec["tasks"]:
-            self._fork_shim(place)
+            self.fork_shim(place["rank"])
 
-    def _fork_shim(self, place: protocol.TaskPlace) -> None:
-        gpus = self.lease.uuids if self.lease else ()
-        launch = shim.Launch(
-            self.folder,
-            place["rank"],
-            self.spec["argv"],
-            self.cwd,
-            task_environment(self.spec, place, gpus, self.port, self.cwd),
-            tuple(self.lease.fds) if self.lease else (),
-            self.family.cgroup,
-        )
+    def fork_shim(self, rank: int) -> None:
+        """Start a rank, or look after one that has started already, where the runtime can do that."""
+        place = next(place for place in self.spec["tasks"] if place["rank"] == rank)
+        become_shim = self.runtime.shim(place)
         reader, writer = self.alive
         close = (self.lock, writer, *self._wakeup, self.events.stream.fileno())
         pid = os.fork()
         if pid == 0:
-            shim.run(launch, lambda: revive(self.spec, self.lease, reader), reader, close)
-        self._shims[pid] = place["rank"]
+            become_shim(lambda: revive(self.spec, self.lease, reader), reader, close)
+        self._shims[pid] = rank
+
+    def has_shim(self, rank: int) -> bool:
+        """Whether a child of ours is the shim of this rank."""
+        return rank in self._shims.values()
+
+    def start_late(self, rank: int) -> None:
+        """Start a rank that the supervisor before us did not come to."""
+        if self.spec["gpus"] and self.lease is None:
+            if self.tasks:  # they hold the GPUs that this one would wait for
+                error = "the agent was killed while it started the tasks"
+                shim.write_exit(self.folder, rank, None, None, error=error)
+                return
+            try:
+                self.lease = queueing.wait(self)  # with the supervisor before us went its lease
+            except OSError as e:
+                shim.write_exit(self.folder, rank, None, None, error=str(e))
+                return
+            if self.lease is None:
+                shim.write_exit(self.folder, rank, None, None, error="stopped before it started")
+                return
+        self.port = self.port or free_port()
+        self.fork_shim(rank)
 
     def _watch(self) -> None:
         """Until every rank has its exit record."""
@@ -194,18 +198,18 @@ class Supervisor:
         self._end()
 
     def _pause_s(self) -> float:
-        if len(self._tasks) < len(self.spec["tasks"]):
+        if len(self.tasks) < len(self.spec["tasks"]):
             return _STARTING_TICK_S
         return _SHORT_OF_ROOM_TICK_S if self.guard.is_short else _TICK_S
 
     def _start_watcher(self) -> None:
         """Begin to observe once every task has begun, and no shim may be needed any more: a process forked beside
         threads can never take the locks that one of them held, such as that of a module being imported."""
-        if self.watcher is None and len(self._tasks) == len(self.spec["tasks"]):
+        if self.watcher is None and len(self.tasks) == len(self.spec["tasks"]):
             gpus = self.lease.uuids if self.lease else self._gpus
             self.watcher = Watcher(self.spec, self.folder, self.follower, gpus)
-            for record in self._tasks.values():
-                self.watcher.add_task(record["pid"])
+            for record in self.tasks.values():
+                self.watcher.add_task(self.runtime.observed(record))
 
     def _end(self) -> None:
         """The tasks are over (or never began): say how, then put the record in order."""
@@ -238,7 +242,7 @@ class Supervisor:
         now_s = system.boot_s()
         self._heed_requests(now_s)
         if self.stopping:
-            self.stopping.tick(now_s, self._living_mains(), self.living)
+            self.stopping.tick(now_s, self.runtime.mains(), self.runtime.living, self.runtime.send)
 
     def _heed_requests(self, now_s: float) -> None:
         request = node.read_json(os.path.join(self.folder, "stop.json"))
@@ -261,14 +265,12 @@ class Supervisor:
     def _notice_tasks(self) -> None:
         for place in self.spec["tasks"]:
             rank = place["rank"]
-            if rank in self._tasks:
+            if rank in self.tasks:
                 continue
             record = node.read_json(shim.task_path(self.folder, rank))
             if record:
-                self._tasks[rank] = record
-                fd = pidfd.watch(record["pid"], record["start_ticks"])
-                if fd is not None:
-                    self._pidfds[rank] = fd
+                self.tasks[rank] = record
+                self.runtime.noticed(record)
                 if not any(
                     e["kind"] == protocol.TASK_STARTED and e["rank"] == rank for e in self.events.past
                 ):
@@ -281,7 +283,7 @@ class Supervisor:
                 continue
             record: Optional[protocol.ExitRecord] = node.read_json(shim.exit_path(self.folder, rank))
             if record is None:
-                self._look_for_unseen_exit(rank)
+                self.runtime.find_exit(rank, self.tasks.get(rank))
                 continue
             self.exits[rank] = record
             oom = self.ooms.check(rank, record)
@@ -294,101 +296,30 @@ class Supervisor:
             ):
                 self.stop(Cause("peer", "rank %d" % rank), system.boot_s())
 
-    def _look_for_unseen_exit(self, rank: int) -> None:
-        """A task that ended while neither shim nor supervisor lived has an unknown exit, and only then."""
-        record = self._tasks.get(rank)
-        if record is None:
-            if self._thorough and rank not in self._shims.values():
-                self._start_unstarted(rank)
-            return
-        same_boot = record["boot_id"] == system.boot_id()
-        if same_boot and (
-            processes.is_same(record["pid"], record["start_ticks"])
-            or processes.is_same(record["shim_pid"], record["shim_start_ticks"])
-            or (is_running(record["pid"]) and record["pid"] in processes.children(os.getpid()))
-        ):
-            self._gone_since.pop(rank, None)
-            return
-        status = pidfd.exit_status(self._pidfds[rank]) if rank in self._pidfds else None
-        if status is not None:
-            shim.write_exit(self.folder, rank, status, "pidfd")
-            return
-        since = self._gone_since.setdefault(rank, system.boot_s())
-        if system.boot_s() - since > _UNSEEN_EXIT_S or not same_boot:
-            shim.write_exit(self.folder, rank, None, None)
-
-    def _start_unstarted(self, rank: int) -> None:
-        """The supervisor before us died between making the work folder and starting this rank."""
-        since = self._gone_since.setdefault(rank, system.boot_s())
-        if system.boot_s() - since < 1.0:
-            return  # a shim may be about to start it
-        if self.spec["gpus"] and self.lease is None:
-            if self._tasks:  # they hold the GPUs that this one would wait for
-                error = "the agent was killed while it started the tasks"
-                shim.write_exit(self.folder, rank, None, None, error=error)
-                return
-            try:
-                self.lease = queueing.wait(self)  # with the supervisor before us went its lease
-            except OSError as e:
-                shim.write_exit(self.folder, rank, None, None, error=str(e))
-                return
-            if self.lease is None:
-                shim.write_exit(self.folder, rank, None, None, error="stopped before it started")
-                return
-        self.cwd = finishing.work_path(self.spec)
-        self.port = self.port or free_port()
-        for place in self.spec["tasks"]:
-            if place["rank"] == rank:
-                self._fork_shim(place)
-
     def _reap(self) -> None:
         """Collect our own children by name; any other child (a probe's interpreter) belongs to who started it."""
         self._notice_tasks()
-        tasks = {record["pid"]: rank for rank, record in self._tasks.items() if rank not in self.exits}
+        tasks = {record["pid"]: rank for rank, record in self.tasks.items() if rank not in self.exits}
         for pid in [*tasks, *self._shims]:
             try:
                 if pid in tasks and not shim.write_down(self.folder, tasks[pid], pid, "supervisor"):
                     continue  # its shim died, and the kernel gave the living task to us
                 if os.waitpid(pid, os.WNOHANG)[0] and pid in self._shims:
-                    self._shim_died(self._shims.pop(pid))
+                    self.runtime.shim_died(self._shims.pop(pid))
             except ChildProcessError:
                 continue  # the task's shim lives, and is the one to collect it
 
-    def _shim_died(self, rank: int) -> None:
-        if os.path.exists(shim.exit_path(self.folder, rank)):
-            return
-        self._thorough = True
-        if os.path.exists(shim.task_path(self.folder, rank)):
-            return  # the task lives on as our child
-        self._shim_restarts += 1
-        if self._shim_restarts <= _SHIM_RESTARTS and not self.stopping:
-            self._fork_shim(next(p for p in self.spec["tasks"] if p["rank"] == rank))
-        else:
-            shim.write_exit(self.folder, rank, None, None, error="the process that starts it was killed")
-
     # --- processes ------------------------------------------------------------------------------------------
-
-    def _living_mains(self) -> List[int]:
-        return [r["pid"] for r in self._tasks.values() if processes.is_same(r["pid"], r["start_ticks"])]
-
-    def living(self) -> List[int]:
-        """Every living process of the tasks."""
-        guardians = [
-            r["shim_pid"]
-            for r in self._tasks.values()
-            if processes.is_same(r["shim_pid"], r["shim_start_ticks"])
-        ]
-        return self.family.living(self._living_mains(), guardians, self._thorough)
 
     def _end_leftovers(self) -> None:
         """Processes that outlived their main process get the grace period to end by themselves, then no more."""
-        left = self.living()
+        left = self.runtime.living()
         if not left:
             return
         self.events.write(protocol.LEFTOVERS, processes=finishing.describe(left, self.spec["secrets"]))
         patience_s = system.boot_s() + self.spec["grace_s"]
         ending: Optional[Stopping] = None
-        while self.living():
+        while self.runtime.living():
             now_s = system.boot_s()
             self._heed_requests(now_s)
             if self.stopping:
@@ -398,14 +329,14 @@ class Supervisor:
             if ending:
                 if now_s > ending.kill_at_s + _UNKILLABLE_S:
                     break  # another user's, or asleep in a driver: on record, and no reason to keep the run open
-                ending.tick(now_s, (), self.living)
+                ending.tick(now_s, (), self.runtime.living, self.runtime.send)
             self.follower.tick()
             self.guard.tick()
             self.sleep(_TICK_S)
 
     def dismiss_shims(self) -> None:
         """Shims have nothing left to do; one that still adopts another run's agent would linger."""
-        for record in self._tasks.values():
+        for record in self.tasks.values():
             if processes.is_same(record["shim_pid"], record["shim_start_ticks"]):
                 os.kill(record["shim_pid"], signal.SIGKILL)
 

@@ -15,32 +15,36 @@ STOPPED = Cause("stopped", "someone")
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(pid, signal) in the order of sending; processes 1000 up exist nowhere else."""
-    signals: list[tuple[int, int]] = []
-    monkeypatch.setattr(stopping, "send", lambda pid, number: signals.append((pid, number)))
     monkeypatch.setattr(stopping, "with_shell_children", list)
-    return signals
+    return []
+
+
+def tick(
+    stop: Stopping, now_s: float, mains: list[int], family: list[int], sent: list[tuple[int, int]]
+) -> None:
+    stop.tick(now_s, mains, lambda: family, lambda pid, number: sent.append((pid, number)))
 
 
 def test_main_processes_are_asked_once_and_first(sent: list[tuple[int, int]]) -> None:
     stop = Stopping(STOPPED, 30.0, started_s=100.0)
     for now_s in (100.0, 100.1, 120.0):
-        stop.tick(now_s, [1000], lambda: [1000, 1001])
+        tick(stop, now_s, [1000], [1000, 1001], sent)
     assert sent == [(1000, signal.SIGTERM)]
 
 
 def test_what_outlives_the_main_processes_is_asked_as_well(sent: list[tuple[int, int]]) -> None:
     stop = Stopping(STOPPED, 30.0, started_s=100.0)
-    stop.tick(100.0, [1000], lambda: [1000, 1001])
-    stop.tick(101.0, [], lambda: [1001])
-    stop.tick(102.0, [], lambda: [1001, 1002])
+    tick(stop, 100.0, [1000], [1000, 1001], sent)
+    tick(stop, 101.0, [], [1001], sent)
+    tick(stop, 102.0, [], [1001, 1002], sent)
     assert sent == [(1000, signal.SIGTERM), (1001, signal.SIGTERM), (1002, signal.SIGTERM)]
 
 
 def test_after_the_grace_period_everything_is_killed_again_and_again(sent: list[tuple[int, int]]) -> None:
     stop = Stopping(STOPPED, 30.0, started_s=100.0)
-    stop.tick(129.9, [1000], lambda: [1000, 1001])
-    stop.tick(130.0, [1000], lambda: [1000, 1001])
-    stop.tick(130.1, [], lambda: [1002])
+    tick(stop, 129.9, [1000], [1000, 1001], sent)
+    tick(stop, 130.0, [1000], [1000, 1001], sent)
+    tick(stop, 130.1, [], [1002], sent)
     kill = signal.SIGKILL
     assert sent == [(1000, signal.SIGTERM), (1000, kill), (1001, kill), (1002, kill)]
 
@@ -48,12 +52,12 @@ def test_after_the_grace_period_everything_is_killed_again_and_again(sent: list[
 def test_hurry_kills_at_once_and_never_later_than_before(sent: list[tuple[int, int]]) -> None:
     stop = Stopping(STOPPED, 1.0, started_s=100.0)
     stop.hurry(500.0)
-    stop.tick(101.0, [1000], lambda: [1000])
+    tick(stop, 101.0, [1000], [1000], sent)
     assert sent == [(1000, signal.SIGKILL)]
     sent.clear()
     stop = Stopping(STOPPED, 1000.0, started_s=100.0)
     stop.hurry(100.5)
-    stop.tick(100.5, [1000], lambda: [1000])
+    tick(stop, 100.5, [1000], [1000], sent)
     assert sent == [(1000, signal.SIGKILL)]
 
 

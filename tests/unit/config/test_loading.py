@@ -231,7 +231,8 @@ def test_an_alias_to_itself_or_to_nothing_is_refused(place: Place, text: str) ->
 @pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000, "? " * 100_000])
 def test_deep_nesting_is_refused_quickly(place: Place, text: str) -> None:
     (fault,) = place.yaml_faults(text)
-    assert "nested more than 20 deep" in fault
+    # PyYAML's own limit, since 6.0.4, is met first by brackets: its parser reads ahead.
+    assert "nested more than 20 deep" in fault or "maximum nesting depth" in fault
 
 
 @pytest.mark.parametrize(

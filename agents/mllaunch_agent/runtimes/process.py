@@ -1,0 +1,151 @@
+"""Tasks as processes on the node itself, each attempt in a checkout of its own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Dict, List, Optional
+
+from mllaunch_agent import pidfd, protocol, shim, system, workdir
+from mllaunch_agent.environment import task_environment
+from mllaunch_agent.family import Family, is_running, make_cgroup
+from mllaunch_agent.probes import processes
+from mllaunch_agent.runtimes import ShimMain
+from mllaunch_agent.stopping import send
+
+if TYPE_CHECKING:
+    from mllaunch_agent.supervisor import Supervisor
+
+_SHIM_RESTARTS = 3
+_START_S = 1.0  # after a supervisor's death, how long a shim may be about to start its task
+_UNSEEN_EXIT_S = (
+    3.0  # after the task and its shim are both gone, how long the exit record may still be under way
+)
+
+
+def work_path(spec: protocol.TaskSpec) -> str:
+    """The folder that the tasks start in."""
+    root = spec["in_place"] or os.path.join(spec["folder"], "work")
+    return os.path.join(root, spec["workdir"]) if spec["workdir"] else root
+
+
+class ProcessRuntime:
+    def __init__(self, supervisor: "Supervisor") -> None:
+        self._supervisor = supervisor
+        self._spec = supervisor.spec
+        self._folder = supervisor.folder
+        self._family = Family(self._spec["run_id"], self._spec["attempt"], None)
+        self._pidfds: Dict[int, int] = {}  # rank -> descriptor of its task
+        self._gone_since: Dict[int, float] = {}
+        self._restarts = 0
+        self._thorough = False
+
+    def prepare(self) -> str:
+        spec = self._spec
+        cwd = work_path(spec)
+        if spec["in_place"] or spec["tree"] is None:
+            method = "in-place"
+        else:
+            method = workdir.make(spec["tree"], spec["folder"])
+            workdir.link_data(os.path.join(spec["folder"], "work"), spec["data"])
+        os.makedirs(os.path.join(cwd, spec["output"]), exist_ok=True)
+        port = self._supervisor.port
+        self._supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method, master_port=port)
+        self._join_cgroup()
+        return cwd
+
+    def take_over(self) -> None:
+        self._thorough = True
+        self._join_cgroup()
+
+    def _join_cgroup(self) -> None:
+        self._family.cgroup = make_cgroup(self._spec["run_id"], self._spec["attempt"])
+
+    def shim(self, place: protocol.TaskPlace) -> ShimMain:
+        supervisor = self._supervisor
+        cwd = work_path(self._spec)
+        gpus = supervisor.lease.uuids if supervisor.lease else ()
+        launch = shim.Launch(
+            self._folder,
+            place["rank"],
+            self._spec["argv"],
+            cwd,
+            task_environment(self._spec, place, gpus, supervisor.port, cwd),
+            tuple(supervisor.lease.fds) if supervisor.lease else (),
+            self._family.cgroup,
+        )
+        return lambda revive, alive, close: shim.run(launch, revive, alive, close)
+
+    def noticed(self, record: protocol.TaskRecord) -> None:
+        fd = pidfd.watch(record["pid"], record["start_ticks"])
+        if fd is not None:
+            self._pidfds[record["rank"]] = fd
+
+    def find_exit(self, rank: int, record: Optional[protocol.TaskRecord]) -> None:
+        """A task that ended while neither shim nor supervisor lived has an unknown exit, and only then."""
+        if record is None:
+            if self._thorough and not self._supervisor.has_shim(rank):
+                self._start_unstarted(rank)
+            return
+        same_boot = record["boot_id"] == system.boot_id()
+        if same_boot and (
+            processes.is_same(record["pid"], record["start_ticks"])
+            or processes.is_same(record["shim_pid"], record["shim_start_ticks"])
+            or (is_running(record["pid"]) and record["pid"] in processes.children(os.getpid()))
+        ):
+            self._gone_since.pop(rank, None)
+            return
+        status = pidfd.exit_status(self._pidfds[rank]) if rank in self._pidfds else None
+        if status is not None:
+            shim.write_exit(self._folder, rank, status, "pidfd")
+            return
+        since = self._gone_since.setdefault(rank, system.boot_s())
+        if system.boot_s() - since > _UNSEEN_EXIT_S or not same_boot:
+            shim.write_exit(self._folder, rank, None, None)
+
+    def _start_unstarted(self, rank: int) -> None:
+        """The supervisor before us died between making the work folder and starting this rank."""
+        since = self._gone_since.setdefault(rank, system.boot_s())
+        if system.boot_s() - since >= _START_S:
+            self._supervisor.start_late(rank)
+
+    def shim_died(self, rank: int) -> None:
+        if os.path.exists(shim.exit_path(self._folder, rank)):
+            return
+        self._thorough = True
+        if os.path.exists(shim.task_path(self._folder, rank)):
+            return  # the task lives on as our child
+        self._restarts += 1
+        if self._restarts <= _SHIM_RESTARTS and not self._supervisor.stopping:
+            self._supervisor.fork_shim(rank)
+        else:
+            error = "the process that starts it was killed"
+            shim.write_exit(self._folder, rank, None, None, error=error)
+
+    def mains(self) -> List[int]:
+        records = self._supervisor.tasks.values()
+        return [r["pid"] for r in records if processes.is_same(r["pid"], r["start_ticks"])]
+
+    def living(self) -> List[int]:
+        guardians = [
+            r["shim_pid"]
+            for r in self._supervisor.tasks.values()
+            if processes.is_same(r["shim_pid"], r["shim_start_ticks"])
+        ]
+        return self._family.living(self.mains(), guardians, self._thorough)
+
+    def send(self, pid: int, number: int) -> None:
+        send(pid, number)
+
+    def observed(self, record: protocol.TaskRecord) -> int:
+        return record["pid"]
+
+    def release(self) -> Optional[List[str]]:
+        if self._spec["in_place"]:
+            return []
+        if not os.path.exists(os.path.join(self._folder, "work")):
+            return None
+        deleted: List[str] = workdir.release(self._folder)["deleted"]
+        return deleted
+
+    def close(self) -> None:
+        self._family.close()
