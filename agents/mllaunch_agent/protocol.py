@@ -94,6 +94,7 @@ class TaskRecord(TypedDict):
     boot_id: str
     shim_pid: int
     shim_start_ticks: int
+    container: Optional[str]  # its id, where the task is one; pid is then that of its init
 
 
 class ExitRecord(TypedDict):

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import time
 from typing import Callable, Dict, List, NoReturn, Optional, Tuple
 
 from mllaunch_agent import protocol, system
 from mllaunch_agent.probes import processes
+from mllaunch_agent.watchdog import Watchdog
 
 _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _TAKEN = b"taken"
-# Between attempts to replace a supervisor: at first short, so that it is back at once; then longer, so that one
-# that cannot live (a full disk, a defect of ours) does not take the job's processor.
-_REVIVE_PAUSES_S = (0.2, 0.5, 2.0, 10.0)
 _FULL_DISK_PAUSE_S = 0.5
 
 
@@ -63,20 +60,28 @@ def run(launch: Launch, revive: Callable[[], None], alive: int, close: Tuple[int
     """
     status = 1
     try:
-        for fd in close:
-            os.close(fd)
-        os.setsid()
-        system.become_subreaper()
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_IGN)
-        wakeup_r, wakeup_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        watchdog = Watchdog(alive, revive, settle(close))
         task = _start(launch)
-        _watch(launch, task, wakeup_r, alive, revive)
+        while _reap(launch, task, watchdog.supervisors):
+            watchdog.wait()
         status = 0
     finally:
         os._exit(status)
+
+
+def settle(close: Tuple[int, ...]) -> int:
+    """What every shim does first: let go of what is the supervisor's, and take care of children. Returns a
+    descriptor that becomes readable when one of them ends."""
+    for fd in close:
+        os.close(fd)
+    os.setsid()
+    system.become_subreaper()
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    wakeup_r, wakeup_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return wakeup_r
 
 
 def _start(launch: Launch) -> int:
@@ -161,19 +166,24 @@ def _join(cgroup: str) -> None:
         os.close(fd)
 
 
-def record_task(folder: str, rank: int, shim_pid: int) -> None:
-    """Written by the process that is about to become the task, so that no task ever runs unrecorded.
+def record_task(
+    folder: str, rank: int, shim_pid: int, pid: Optional[int] = None, container: Optional[str] = None
+) -> None:
+    """Written by the process that is about to become the task, so that no task ever runs unrecorded; or by the
+    shim of a container that has been created, whose main process is pid (0: it has ended already).
 
     shim_pid may be dead already: the parent is then somebody who must not be taken for a shim, and killed as one.
     Raises FileExistsError if the rank has a task already: whoever comes second must not become another.
     """
+    pid = os.getpid() if pid is None else pid
     record: protocol.TaskRecord = {
         "rank": rank,
-        "pid": os.getpid(),
-        "start_ticks": processes.start_ticks(os.getpid()) or 0,
+        "pid": pid,
+        "start_ticks": processes.start_ticks(pid) or 0,
         "boot_id": system.boot_id(),
         "shim_pid": shim_pid,
         "shim_start_ticks": processes.start_ticks(shim_pid) or 0,
+        "container": container,
     }
     temporary = "%s.%d.tmp" % (task_path(folder, rank), os.getpid())
     with open(temporary, "wb") as f:
@@ -229,47 +239,6 @@ def release_ballast(folder: str) -> None:
         os.unlink(ballast_path(folder))
     except FileNotFoundError:
         pass
-
-
-def _watch(launch: Launch, task: int, wakeup: int, fifo: int, revive: Callable[[], None]) -> None:
-    """Until no child is left: collect exits, and replace a supervisor that died."""
-    poll = select.poll()
-    poll.register(wakeup, select.POLLIN)
-    poll.register(fifo, 0)  # only the hang-up is of interest
-    supervisors: List[int] = []
-    revived = 0
-    revived_s = 0.0
-    while _reap(launch, task, supervisors):
-        ready = dict(poll.poll())
-        if wakeup in ready:
-            os.read(wakeup, 4096)
-        if fifo in ready:
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                try:
-                    revive()
-                finally:
-                    os._exit(0)
-            supervisors.append(pid)
-            # The new supervisor opens the FIFO within milliseconds, which ends the hang-up.
-            now_s = time.monotonic()
-            if now_s - revived_s > _REVIVE_PAUSES_S[-1] * 6:
-                revived = 0  # the one before lived for a while
-            revived_s = now_s
-            deadline_s = now_s + _REVIVE_PAUSES_S[min(revived, len(_REVIVE_PAUSES_S) - 1)]
-            revived += 1
-            _pause(launch, task, wakeup, supervisors, deadline_s)
-
-
-def _pause(launch: Launch, task: int, wakeup: int, supervisors: List[int], deadline_s: float) -> None:
-    """Until the deadline, or until no child is left. A supervisor that dies at once does not cut the pause short."""
-    while _reap(launch, task, supervisors):
-        left_s = deadline_s - time.monotonic()
-        if left_s <= 0:
-            return
-        if select.select([wakeup], [], [], left_s)[0]:
-            os.read(wakeup, 4096)
 
 
 def _reap(launch: Launch, task: int, supervisors: List[int]) -> bool:
