@@ -44,7 +44,18 @@ from typing import (
 
 from mllaunch_agent import system
 
-__all__ = ["Lease", "LeaseError", "Queue", "Ticket", "Waiting", "check", "choose", "default_dir", "holders"]
+__all__ = [
+    "Lease",
+    "LeaseError",
+    "Queue",
+    "Ticket",
+    "Waiting",
+    "check",
+    "choose",
+    "default_dir",
+    "holders",
+    "take_back",
+]
 
 Info = Dict[str, Any]
 Foreign = Callable[[str], Sequence[Info]]
@@ -126,6 +137,27 @@ class Lease:
         fds, self.fds = self.fds, ()
         for fd in fds:
             os.close(fd)
+
+
+def take_back(directory: Optional[str], uuids: Sequence[str], info: Info) -> Optional[Lease]:
+    """Lock again what a process that died had leased, out of turn; None if any of it has another holder now."""
+    folder = _Folder(directory, create=True)
+    held: Dict[str, int] = {}
+    try:
+        for uuid in sorted(uuids):
+            fd = folder.lock("gpu-%s.lock" % uuid)
+            if fd is None:
+                break
+            held[uuid] = fd
+        if len(held) < len(uuids):
+            for fd in held.values():
+                os.close(fd)
+            return None
+        for fd in held.values():
+            _write(fd, info)
+        return Lease(held, uuids)
+    finally:
+        folder.close()
 
 
 class Queue:

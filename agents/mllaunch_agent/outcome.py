@@ -35,9 +35,11 @@ class OomCounter:
 
     def check(self, rank: int, record: ExitRecord) -> bool:
         """Whether the task that just ended was killed because memory ran out."""
-        if record["signal"] != 9 or self._before is None:
-            return False
-        oom = (oom_kills() or 0) > self._before
+        oom = record.get("out_of_memory")
+        if oom is None:
+            oom = record["signal"] == 9 and self._before is not None and (oom_kills() or 0) > self._before
+        else:
+            oom = oom and exit_code(record) != 0  # a task may survive the death of a helper
         if oom:
             self.ranks.append(rank)
         return oom
@@ -110,6 +112,9 @@ def _failure(record: ExitRecord, node: str, oom: bool) -> Dict[str, Any]:
         return _reason("not_started", "could not start: %s" % record["error"], "user", node, rank)
     if oom:
         return _reason("out_of_memory", "killed: out of memory", "user", node, rank, retryable=True)
+    if record.get("engine_restarted"):
+        text = "ended with its container engine, exit code %s" % record["exit_code"]
+        return _reason("engine_restarted", text, "infrastructure", node, rank, retryable=True)
     if record["signal"] is not None:
         text = "killed by %s" % signal_name(record["signal"])
         return _reason("signal", text, "user", node, rank, retryable=True)

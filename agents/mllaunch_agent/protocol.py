@@ -54,6 +54,30 @@ class DataLink(TypedDict):
     source: str
 
 
+class Mount(TypedDict):
+    """A folder or file of the node that a container sees."""
+
+    source: str  # absolute
+    target: str  # absolute, in the container
+    writable: bool
+
+
+class ContainerSpec(TypedDict):
+    """What the containers of an attempt are made from, where it runs in containers."""
+
+    engine: str  # the engine's unix socket
+    image: str  # what the engine knows the image by: "sha256:..."
+    reference: Optional[str]  # NAME@DIGEST to pull it by where it is missing
+    credentials: Optional[str]  # for that registry, as the X-Registry-Auth header
+    environment: str  # names what is installed in the image: its interpreter is asked once for each
+    workspace: str  # where the code is in the image, absolute
+    network: str  # "host", "bridge", "none" or the name of a network of the engine's
+    mounts: List[Mount]
+    shm_bytes: Optional[int]  # size of /dev/shm; None: half of the memory
+    memory_bytes: Optional[int]  # limit for all tasks together
+    cpus: Optional[int]  # likewise
+
+
 class TaskSpec(TypedDict):
     """Everything a node needs to run its share of one attempt; one JSON line on the agent's stdin."""
 
@@ -71,7 +95,7 @@ class TaskSpec(TypedDict):
     in_place: Optional[str]  # run in this folder instead of a checkout
     data: List[DataLink]
     output: str  # MLLAUNCH_OUTPUT_DIR, relative to workdir
-    environment: Dict[str, str]  # the task's, complete but for what the agent itself sets
+    environment: Dict[str, str]  # the task's, complete but for what the agent itself (and the image) sets
     secrets: List[str]  # values to mask in all that is shipped
     named: List[str]  # variables that the user asked to have recorded
     tasks: List[TaskPlace]
@@ -85,6 +109,7 @@ class TaskSpec(TypedDict):
     user: str  # who submitted
     cache: str  # folder of this user for what may be forgotten
     lease_dir: Optional[str]  # None: the node's own
+    container: Optional[ContainerSpec]  # None: tasks are processes on the node
 
 
 class TaskRecord(TypedDict):
@@ -105,9 +130,11 @@ class ExitRecord(TypedDict):
     signal: Optional[int]
     error: Optional[str]  # why the program could not be started at all
     at: str  # RFC 3339, UTC
-    observed_by: Optional[str]  # "shim", "supervisor", "pidfd"; None: nobody saw it end
+    observed_by: Optional[str]  # "shim", "supervisor", "pidfd", "engine"; None: nobody saw it end
     cpu_s: Optional[float]
     max_rss_bytes: Optional[int]
+    out_of_memory: Optional[bool]  # the engine's word that the kernel killed for memory; None: ask the kernel
+    engine_restarted: bool  # the container ended with its engine
 
 
 class StopRequest(TypedDict):
@@ -145,8 +172,9 @@ Event = Dict[str, Any]
 ATTEMPT_STARTED = "attempt_started"  # node, hostname, boot_id, pid, protocol, version
 WAITING = "waiting"  # wanted, free, holders: [{gpu, run, user, pid}], ahead: [{run, user}]
 GPUS_LEASED = "gpus_leased"  # gpus: [uuid], indices: their numbers on the node
-WORKDIR_READY = "workdir_ready"  # path, method: overlay | reflink | copy | in-place; master_port
-TASK_STARTED = "task_started"  # rank, pid
+WORKDIR_READY = "workdir_ready"  # path, method: overlay | reflink | copy | in-place | image; master_port
+ENGINE = "engine"  # name, version, image: its id on this node, pulled: bool
+TASK_STARTED = "task_started"  # rank, pid; of a container also container: its id, output: "files" | "engine"
 TASK_EXITED = "task_exited"  # an ExitRecord, and out_of_memory: bool
 STOP_REQUESTED = "stop_requested"  # by, now
 TIMED_OUT = "timed_out"  # timeout_s
@@ -154,6 +182,7 @@ LEFTOVERS = "leftovers"  # processes: [{pid, command}] that outlived their main 
 HOST = "host"  # facts of the node, see probes/host.py
 PYTHON = "python"  # facts of the tasks' interpreter, see probes/python.py
 DATA = "data"  # path, manifest: stream, and a fingerprint.Fingerprint
+CODE_CHANGED = "code_changed"  # path, before, after: git blob ids, null where there is no such file; rank
 DATA_CHANGED = "data_changed"  # path, added, removed, modified: each {count, first: up to 20 names}
 GPUS_STILL_USED = "gpus_still_used"  # gpus: [{gpu, pid, user, command}] after every task had ended
 GAP = "gap"  # stream, offset, size_bytes, reason

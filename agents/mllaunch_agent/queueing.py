@@ -20,14 +20,7 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
     """Until the GPUs are ours; None if the run was stopped before. Why it waits goes on record when it changes."""
     spec = supervisor.spec
     gpus = Gpus(spec["import_path"])
-    info = {
-        "run": spec["run_name"],
-        "run_id": spec["run_id"],
-        "attempt": spec["attempt"],
-        "user": spec["user"],
-        "pid": os.getpid(),
-    }
-    ticket = Queue(spec["lease_dir"]).enter(info, spec["gpus"])
+    ticket = Queue(spec["lease_dir"]).enter(holder(supervisor), spec["gpus"])
     guard: Optional[int] = None
     said: Optional[Dict[str, Any]] = None
     try:
@@ -44,7 +37,7 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
                 supervisor.events.write(protocol.WAITING, **why)
                 said = why
             if guard is None:
-                guard = _fork_guard(supervisor)
+                guard = fork_guard(supervisor)
             supervisor.tick()
             if supervisor.stopping:
                 return None
@@ -71,7 +64,19 @@ def _why(waiting: Waiting) -> Dict[str, Any]:
     }
 
 
-def _fork_guard(supervisor: Supervisor) -> int:
+def holder(supervisor: Supervisor) -> Dict[str, Any]:
+    """What a ticket and a lease say of who has them."""
+    spec = supervisor.spec
+    return {
+        "run": spec["run_name"],
+        "run_id": spec["run_id"],
+        "attempt": spec["attempt"],
+        "user": spec["user"],
+        "pid": os.getpid(),
+    }
+
+
+def fork_guard(supervisor: Supervisor) -> int:
     """While there is no shim yet, a process that does only the other half of a shim's work: revive the supervisor."""
     from mllaunch_agent.supervisor import revive
 
@@ -85,7 +90,7 @@ def _fork_guard(supervisor: Supervisor) -> int:
         poll = select.poll()
         poll.register(reader, 0)
         poll.poll()
-        revive(supervisor.spec, None, reader)
+        revive(supervisor.spec, supervisor.lease, reader)
     finally:
         os._exit(0)
     return 0  # not reached

@@ -204,9 +204,6 @@ def write_exit(
     max_rss_bytes: Optional[int] = None,
 ) -> None:
     """Write the exit record once, durably. status is wait(2)'s; None when nobody could read it."""
-    path = exit_path(folder, rank)
-    if os.path.exists(path):
-        return
     exited = status is not None and os.WIFEXITED(status)
     signaled = status is not None and os.WIFSIGNALED(status)
     record: protocol.ExitRecord = {
@@ -218,7 +215,17 @@ def write_exit(
         "observed_by": observed_by,
         "cpu_s": cpu_s,
         "max_rss_bytes": max_rss_bytes,
+        "out_of_memory": None,
+        "engine_restarted": False,
     }
+    store_exit(folder, record)
+
+
+def store_exit(folder: str, record: protocol.ExitRecord) -> None:
+    """Write an exit record, unless there is one."""
+    path = exit_path(folder, record["rank"])
+    if os.path.exists(path):
+        return
     data = json.dumps(record).encode()
     try:
         system.write_atomic(path, data, durable=True)

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import sys
-from typing import Any, Dict, List, NoReturn, Optional, Tuple
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from mllaunch_agent import (
     PROTOCOL_VERSION,
@@ -160,6 +160,10 @@ class Supervisor:
             become_shim(lambda: revive(self.spec, self.lease, reader), reader, close)
         self._shims[pid] = rank
 
+    def gpus(self) -> Sequence[str]:
+        """The GPUs that the tasks use."""
+        return self.lease.uuids if self.lease else self._gpus
+
     def has_shim(self, rank: int) -> bool:
         """Whether a child of ours is the shim of this rank."""
         return rank in self._shims.values()
@@ -206,8 +210,7 @@ class Supervisor:
         """Begin to observe once every task has begun, and no shim may be needed any more: a process forked beside
         threads can never take the locks that one of them held, such as that of a module being imported."""
         if self.watcher is None and len(self.tasks) == len(self.spec["tasks"]):
-            gpus = self.lease.uuids if self.lease else self._gpus
-            self.watcher = Watcher(self.spec, self.folder, self.follower, gpus)
+            self.watcher = Watcher(self.spec, self.folder, self.follower, self.gpus(), self.runtime)
             for record in self.tasks.values():
                 self.watcher.add_task(self.runtime.observed(record))
 
@@ -274,7 +277,9 @@ class Supervisor:
                 if not any(
                     e["kind"] == protocol.TASK_STARTED and e["rank"] == rank for e in self.events.past
                 ):
-                    self.events.write(protocol.TASK_STARTED, rank=rank, pid=record["pid"])
+                    self.events.write(
+                        protocol.TASK_STARTED, rank=rank, pid=record["pid"], container=record["container"]
+                    )
 
     def _notice_exits(self) -> None:
         for place in self.spec["tasks"]:
@@ -288,7 +293,7 @@ class Supervisor:
             self.exits[rank] = record
             oom = self.ooms.check(rank, record)
             if not any(e["kind"] == protocol.TASK_EXITED and e["rank"] == rank for e in self.events.past):
-                self.events.write(protocol.TASK_EXITED, out_of_memory=oom, **record)
+                self.events.write(protocol.TASK_EXITED, **{**record, "out_of_memory": oom})
             if (
                 outcome.exit_code(record) != 0
                 and not self.stopping

@@ -14,8 +14,8 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from mllaunch_agent import protocol, system
-from mllaunch_agent.environment import AGENT_MARK
 from mllaunch_agent.follower import Follower
+from mllaunch_agent.runtimes import Runtime
 from mllaunch_agent.streams import EventLog, Stream
 
 _SAMPLE_S = 1.0
@@ -29,18 +29,27 @@ _REPLACED = (
 
 
 class Watcher:
-    def __init__(self, spec: protocol.TaskSpec, folder: str, follower: Follower, gpus: Sequence[str]) -> None:
+    def __init__(
+        self,
+        spec: protocol.TaskSpec,
+        folder: str,
+        follower: Follower,
+        gpus: Sequence[str],
+        runtime: Runtime,
+    ) -> None:
         self._spec = spec
         self._folder = folder
         self._follower = follower
         self._gpus = list(gpus)
+        self._runtime = runtime
         self._pids: List[int] = []
         self._inbox: Deque[Tuple[str, Dict[str, Any]]] = deque()
         self._ending = threading.Event()
         self._usage: Dict[str, Any] = {}
         self.dropped = 0  # samples lost to a full disk
         self._started_s = system.boot_s()
-        self._threads = [self._start(work) for work in (self._sample, self._collect_facts, self._fingerprint)]
+        works = (self._sample, self._collect_facts, self._fingerprint, self._watch_code)
+        self._threads = [self._start(work) for work in works]
 
     def add_task(self, pid: int) -> None:
         """Take a task's process tree into the telemetry."""
@@ -99,7 +108,8 @@ class Watcher:
     def _sample(self) -> None:
         from mllaunch_agent.probes.sampler import Sampler
 
-        sampler = Sampler((), self._gpus, self._spec["import_path"])
+        in_containers = self._spec.get("container") is not None
+        sampler = Sampler((), self._gpus, self._spec["import_path"], containers=in_containers)
         added = 0
         stream = Stream(self._folder, protocol.SAMPLES)
         stream.write(sampler.header().encode() + b"\n")
@@ -120,7 +130,7 @@ class Watcher:
         stream.close()
 
     def _collect_facts(self) -> None:
-        from mllaunch_agent.probes import host, python
+        from mllaunch_agent.probes import host
         from mllaunch_agent.variables import variables
 
         self._ending.wait(_FACTS_DELAY_S)
@@ -129,14 +139,14 @@ class Watcher:
         self._say(protocol.HOST, facts=facts, variables=recorded, redacted=redacted)
         for entry in missing:
             self._say(protocol.NOT_CAPTURED, **entry)
-        if self._spec["python"]:
-            environment = dict(self._spec["environment"])
-            environment[AGENT_MARK] = "1"  # a probe of ours, not a process of the task
-            facts, missing = python.facts(self._spec["python"], environment)
-            if facts:
-                self._say(protocol.PYTHON, facts=facts)
-            for entry in missing:
-                self._say(protocol.NOT_CAPTURED, **entry)
+        facts, missing = self._runtime.python()
+        if facts:
+            self._say(protocol.PYTHON, facts=facts)
+        for entry in missing:
+            self._say(protocol.NOT_CAPTURED, **entry)
+
+    def _watch_code(self) -> None:
+        self._runtime.watch_code(self._say, self._ending)
 
     def _fingerprint(self) -> None:
         if not self._spec["data"]:

@@ -12,7 +12,7 @@ import os
 import time
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from mllaunch_agent.probes import NotCaptured, gpuload, not_captured, processes
+from mllaunch_agent.probes import NotCaptured, containerload, gpuload, not_captured, processes
 from mllaunch_agent.probes.accounting import Share, Total
 from mllaunch_agent.probes.gpu import Gpus
 from mllaunch_agent.probes.hostload import HostLoad
@@ -45,14 +45,20 @@ PSS_MAX_RSS_BYTES = 32 << 30  # walking larger page tables takes long enough for
 class Sampler:
     """Reads the process trees below ``root_pids`` and the GPUs ``gpu_uuids``.
 
+    containers: each root is the main process of a container, of which the kernel's account is read as well.
     Processes that leave the tree (daemons) are followed for as long as they live if they were in it at any
     sample.
     """
 
     def __init__(
-        self, root_pids: Iterable[int], gpu_uuids: Sequence[str] = (), import_path: Sequence[str] = ()
+        self,
+        root_pids: Iterable[int],
+        gpu_uuids: Sequence[str] = (),
+        import_path: Sequence[str] = (),
+        containers: bool = False,
     ) -> None:
         self._known: Dict[int, int] = {}
+        self._containers = containerload.ContainerLoad() if containers else None
         for pid in root_pids:
             self.add(pid)
         self._uuids = tuple(gpu_uuids)
@@ -73,6 +79,8 @@ class Sampler:
         started = processes.start_ticks(pid)
         if started is not None:
             self._known[pid] = started
+            if self._containers:
+                self._containers.add(pid)
 
     def header(self) -> str:
         """The first line: {"schema", "columns", "units", "gpus": [uuid]}, without a newline.
@@ -82,6 +90,7 @@ class Sampler:
         columns = list(COLUMNS)
         for index in range(len(self._uuids)):
             columns += [("gpu%d.%s" % (index, name), unit) for name, unit in gpuload.COLUMNS]
+        columns += containerload.COLUMNS if self._containers else ()
         names, units = zip(*columns)
         head = {"schema": SCHEMA, "columns": names, "units": units, "gpus": self._uuids}
         return json.dumps(head, separators=(",", ":"), ensure_ascii=False)
@@ -93,6 +102,7 @@ class Sampler:
         except Exception as error:  # noqa: BLE001  what is left of a sample is its time
             self._report("sample", repr(error))
             width = len(COLUMNS) + len(self._uuids) * len(gpuload.COLUMNS)
+            width += len(containerload.COLUMNS) if self._containers else 0
             return json.dumps([round(now_boot_s, 2)] + [None] * (width - 1), separators=(",", ":"))
 
     def usage(self) -> Dict[str, Any]:
@@ -132,7 +142,16 @@ class Sampler:
             self._host.memory_used_bytes(),
             *self._host.network_bytes(),
         ]
-        return row + self._gpu_columns(tree, now_s)
+        return row + self._gpu_columns(tree, now_s) + self._container_columns()
+
+    def _container_columns(self) -> List[Any]:
+        if self._containers is None:
+            return []
+        values = self._containers.read()
+        for name, value in zip(("cpu_s", None, "read_bytes", "written_bytes"), values):
+            if name and value is not None:
+                self._usage[name] = max(value, self._usage[name] or 0)
+        return list(values)
 
     def _cpu_s(self, tree: Dict[int, processes.Stat]) -> float:
         ticks = self._cpu.update(

@@ -7,14 +7,18 @@ Every implementation passes tests/conformance/test_runtime.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional, Protocol, Tuple
+import threading
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NoReturn, Optional, Protocol, Tuple
 
 from mllaunch_agent import protocol
+from mllaunch_agent.probes import NotCaptured
 
 if TYPE_CHECKING:
     from mllaunch_agent.supervisor import Supervisor
 
-__all__ = ["Runtime", "ShimMain", "choose"]
+__all__ = ["Runtime", "Say", "ShimMain", "choose"]
+
+Say = Callable[..., Any]  # takes an event: its kind, and fields by name
 
 # What a fresh fork of the supervisor becomes: (revive, alive, close), see shim.run. It never returns.
 ShimMain = Callable[[Callable[[], None], int, Tuple[int, ...]], NoReturn]
@@ -54,6 +58,12 @@ class Runtime(Protocol):
     def observed(self, record: protocol.TaskRecord) -> int:
         """The process whose tree is the task, for telemetry."""
 
+    def python(self) -> Tuple[Dict[str, Any], List[NotCaptured]]:
+        """Facts of the tasks' interpreter, as probes.python.facts; ({}, []) if they have none."""
+
+    def watch_code(self, say: Say, ending: threading.Event) -> None:
+        """Until ``ending`` is set, tell of every change to the code that the tasks work with."""
+
     def release(self) -> Optional[List[str]]:
         """After the end: reduce ``work`` to what the tasks wrote; the paths of the code that they deleted.
 
@@ -66,6 +76,11 @@ class Runtime(Protocol):
 
 def choose(supervisor: "Supervisor") -> Runtime:
     """The runtime that the specification asks for."""
+    spec = supervisor.spec.get("container")
+    if spec is not None:
+        from mllaunch_agent.runtimes.docker import DockerRuntime
+
+        return DockerRuntime(supervisor, spec)
     from mllaunch_agent.runtimes.process import ProcessRuntime
 
     return ProcessRuntime(supervisor)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Dict, List, Optional
+import threading
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from mllaunch_agent import pidfd, protocol, shim, system, workdir
-from mllaunch_agent.environment import task_environment
+from mllaunch_agent.environment import AGENT_MARK, task_environment
 from mllaunch_agent.family import Family, is_running, make_cgroup
-from mllaunch_agent.probes import processes
-from mllaunch_agent.runtimes import ShimMain
+from mllaunch_agent.probes import NotCaptured, processes
+from mllaunch_agent.runtimes import Say, ShimMain
 from mllaunch_agent.stopping import send
 
 if TYPE_CHECKING:
@@ -138,6 +139,18 @@ class ProcessRuntime:
 
     def observed(self, record: protocol.TaskRecord) -> int:
         return record["pid"]
+
+    def python(self) -> Tuple[Dict[str, Any], List[NotCaptured]]:
+        interpreter = self._spec["python"]
+        if not interpreter:
+            return {}, []
+        from mllaunch_agent.probes import python
+
+        # A probe of ours, not a process of the task.
+        return python.facts(interpreter, {**self._spec["environment"], AGENT_MARK: "1"})
+
+    def watch_code(self, say: Say, ending: threading.Event) -> None:
+        pass  # edits in the work folder are not watched yet
 
     def release(self) -> Optional[List[str]]:
         if self._spec["in_place"]:

@@ -106,6 +106,7 @@ def task_spec(
         "user": run.submitted_by_user,
         "cache": place.cache,
         "lease_dir": place.lease_dir,
+        "container": None,
     }
 
 

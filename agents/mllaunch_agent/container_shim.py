@@ -1,0 +1,413 @@
+"""Looks after the container of one task: makes it, starts it, waits for it, writes down how it ended.
+
+Normally in a process of its own, the rank's shim. If that one dies, a thread of the supervisor goes on: whatever is
+needed is at the engine, under a name that only one container can have, and a lock tells who is the one to look.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from typing import Any, Callable, Dict, Iterable, NamedTuple, NoReturn, Optional, Set, Tuple
+
+from mllaunch_agent import container, node, pidfd, protocol, shim, system
+from mllaunch_agent.engine import Answer, Engine, EngineError, EngineGone, Frames
+from mllaunch_agent.probes import processes
+from mllaunch_agent.watchdog import Watchdog
+
+__all__ = ["Launch", "lock_path", "look_after", "run"]
+
+_RETRY_S = 0.5  # while the engine does not answer
+_LOOK_S = 5.0  # an exit that nothing told of is found within this time
+_START_PATIENCE_S = 10.0  # for a start that a shim which died may have asked for
+_ENGINE_PATIENCE_S = 60.0  # after the task's end, for an engine that is gone to come back and say how it was
+_FULL_DISK_PAUSE_S = 0.5
+
+Wait = Callable[[Iterable[int], Optional[float]], Set[int]]
+
+
+class Launch(NamedTuple):
+    """One task as a container. request: the create request. manner: a file that holds the Manner once it is known."""
+
+    folder: str
+    rank: int
+    engine: str
+    name: str
+    request: Callable[[container.Manner], Dict[str, Any]]
+    manner: str
+
+
+def lock_path(folder: str, rank: int) -> str:
+    """Locked by whoever looks after the rank's container."""
+    return os.path.join(folder, "shim-%d.lock" % rank)
+
+
+def run(launch: Launch, revive: Callable[[], None], alive: int, close: Tuple[int, ...]) -> NoReturn:
+    """Be the shim; never returns. As shim.run."""
+    status = 1
+    try:
+        wakeup = shim.settle(close)
+        lock = system.try_lock(lock_path(launch.folder, launch.rank))
+        if lock is not None:
+
+            def become_supervisor() -> None:
+                os.close(lock)  # or the lock would outlive this process
+                revive()
+
+            _Keeper(launch, Watchdog(alive, become_supervisor, wakeup).wait).keep()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def look_after(launch: Launch) -> None:
+    """Do the same in a thread, where the shim has died. Returns once the exit is on record, or another looks."""
+    lock = system.try_lock(lock_path(launch.folder, launch.rank))
+    if lock is None:
+        return
+    try:
+        _Keeper(launch, _wait).keep()
+    finally:
+        os.close(lock)
+
+
+def _wait(files: Iterable[int], timeout_s: Optional[float]) -> Set[int]:
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return {file for file, _ in poll.poll(None if timeout_s is None else timeout_s * 1000)}
+
+
+def _explained(message: str) -> str:
+    """The engine's words, or ours where they are clearer."""
+    return container.NO_GPU if "could not select device driver" in message else message
+
+
+class _Keeper:
+    def __init__(self, launch: Launch, wait: Wait) -> None:
+        self._launch = launch
+        self._wait = wait
+        self._engine = Engine(launch.engine)
+        self._id = ""
+        self._gone = False  # whether the engine has been away while the container ran
+        self._ended_s: Optional[float] = (
+            None  # when the task was found to have ended, while the engine is away
+        )
+
+    def keep(self) -> None:
+        """See the task through. An error of ours leaves it running, to be looked after by the next."""
+        try:
+            created = self._persistently(self._find_or_create)
+            self._id = created["Id"]
+            state = self._start(created)
+        except EngineError as e:
+            self._write(error=_explained(e.message))
+            return
+        pid = int(state.get("Pid") or 0)
+        try:
+            shim.record_task(self._launch.folder, self._launch.rank, os.getpid(), pid, self._id)
+        except FileExistsError:
+            pass  # by a shim before this one
+        prints = created["Config"]["Labels"]["mllaunch.output"]
+        main = _Main(pid)
+        output = _Output(self._launch, self._engine, self._id) if prints == container.ENGINE else None
+        try:
+            self._follow(main, output)
+        finally:
+            main.close()
+            if output:
+                output.close()
+
+    # --- to the start ---------------------------------------------------------------------------------------
+
+    def _persistently(self, act: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
+        """Do it, waiting for an engine that is away for a moment. EngineError in the end."""
+        deadline_s = time.monotonic() + _ENGINE_PATIENCE_S
+        while True:
+            try:
+                return act()
+            except EngineGone as e:
+                if time.monotonic() > deadline_s:
+                    raise EngineError(0, "the container engine does not answer: %s" % e) from e
+            self._wait((), _RETRY_S)
+
+    def _find_or_create(self) -> Dict[str, Any]:
+        found = self._engine.inspect(self._launch.name)
+        if found is None:
+            try:
+                self._create()
+            except EngineError as e:
+                if e.status != 409:  # else another, of whose death the engine had not heard, was first
+                    raise
+            found = self._engine.inspect(self._launch.name)
+            if found is None:
+                raise EngineError(404, "the container vanished as soon as it was made")
+        return found
+
+    def _create(self) -> None:
+        launch = self._launch
+        known = node.read_json(launch.manner)
+        manner = container.Manner(*known) if known else container.Manner()
+        made = self._engine.create(launch.name, launch.request(manner))
+        if not known:
+            if self._engine.stat(made, container.SHELL) is None:
+                manner = manner._replace(prints=container.ENGINE)
+                self._make_anew(manner)
+            self._remember(manner)
+
+    def _make_anew(self, manner: container.Manner) -> str:
+        self._engine.remove(self._launch.name)
+        return self._engine.create(self._launch.name, self._launch.request(manner))
+
+    def _remember(self, manner: container.Manner) -> None:
+        system.write_atomic(self._launch.manner, json.dumps(manner).encode())
+
+    def _start(self, created: Dict[str, Any]) -> Dict[str, Any]:
+        """Start it unless it has been started; its state. A container must never run twice."""
+        mark = os.path.join(self._launch.folder, "starting-%d" % self._launch.rank)
+        state: Dict[str, Any] = created["State"]
+        if os.path.exists(mark):
+            # A shim before this one asked for the start; the engine may still be about it.
+            deadline_s = time.monotonic() + _START_PATIENCE_S
+            while state["Status"] == "created" and time.monotonic() < deadline_s:
+                self._wait((), 0.1)
+                state = self._persistently(self._inspected)["State"]
+        if state["Status"] == "created":
+            system.write_atomic(mark, b"", durable=False)
+            self._persistently(self._started)
+            state = self._persistently(self._inspected)["State"]
+        return state
+
+    def _started(self) -> Dict[str, Any]:
+        try:
+            self._engine.start(self._id)
+        except EngineError as e:
+            manner = container.Manner(*(node.read_json(self._launch.manner) or ()))
+            if "rlimit" not in e.message or not manner.limits:
+                raise
+            manner = manner._replace(limits=False)
+            self._id = self._make_anew(manner)
+            self._engine.start(self._id)
+            self._remember(manner)
+        return {}
+
+    def _inspected(self) -> Dict[str, Any]:
+        found = self._engine.inspect(self._id)
+        if found is None:
+            raise EngineError(404, "the container was removed")
+        return found
+
+    # --- to the end -----------------------------------------------------------------------------------------
+
+    def _follow(self, main: "_Main", output: "Optional[_Output]") -> None:
+        """Until the container has ended and that is on record."""
+        waiting: Optional[Answer] = None
+        while True:
+            try:
+                if waiting is None:
+                    waiting = self._engine.waiting(self._id)
+                if output:
+                    output.connect()
+                state = self._inspected()["State"]
+                if state["Status"] in ("exited", "dead"):
+                    if output:
+                        output.finish()
+                    self._write_heard(state)
+                    break
+            except (EngineGone, EngineError) as e:
+                if (isinstance(e, EngineError) and e.status == 404) or self._is_hopeless(main):
+                    self._write_unheard(main)
+                    break
+                if waiting is not None:
+                    waiting.close()
+                waiting = None
+                self._wait((), _RETRY_S)
+                continue
+            self._ended_s = None
+            waiting = self._await(waiting, output, main)
+        if waiting is not None:
+            waiting.close()
+
+    def _is_hopeless(self, main: "_Main") -> bool:
+        """The engine does not answer: whether the task has ended and the engine has had its time to say how."""
+        self._gone = True
+        if main.lives():
+            return False
+        if self._ended_s is None:
+            self._ended_s = time.monotonic()
+        return time.monotonic() - self._ended_s > _ENGINE_PATIENCE_S
+
+    def _await(self, waiting: Answer, output: "Optional[_Output]", main: "_Main") -> Optional[Answer]:
+        """Wait for whatever may mean the end; the connection to go on waiting with."""
+        while True:
+            printing = output.fileno() if output else None
+            files = [file for file in (waiting.fileno(), printing, main.fileno()) if file is not None]
+            ready = self._wait(files, _LOOK_S)
+            if output and printing in ready:
+                output.take()
+                if ready == {printing}:
+                    continue
+            if waiting.fileno() in ready and not waiting.drain():
+                waiting.close()
+                return None
+            if main.fileno() in ready:
+                # The kernel was faster than the engine, which first writes its own record of the end.
+                self._wait((), 0.02)
+            return waiting
+
+    def _write_heard(self, state: Dict[str, Any]) -> None:
+        code = int(state["ExitCode"])
+        error = state.get("Error") or None
+        if code and not error:
+            error = self._last_words()
+        self._write(
+            exit_code=code,
+            error=error,
+            at=_rfc3339(str(state.get("FinishedAt") or "")),
+            observed_by="engine",
+            out_of_memory=bool(state.get("OOMKilled")),
+            engine_restarted=self._gone and code in (137, 143) and not state.get("OOMKilled"),
+        )
+
+    def _write_unheard(self, main: "_Main") -> None:
+        """The engine can say nothing any more: the kernel may."""
+        status = main.exit_status()
+        if status is None:
+            self._write()
+        else:
+            shim.write_exit(self._launch.folder, self._launch.rank, status, "pidfd")
+
+    def _last_words(self) -> Optional[str]:
+        """What the container printed to the engine where it prints to files: why its shell could not begin."""
+        found = self._engine.inspect(self._id)
+        if found is None or found["Config"]["Labels"]["mllaunch.output"] != container.FILES:
+            return None
+        try:
+            with self._engine.output(self._id, follow=False) as answer:
+                text = b"".join(data for _, data in Frames().feed(answer.read(1 << 16)))
+        except OSError:
+            return None
+        return " ".join(text.decode("utf-8", "replace").split()) or None
+
+    def _write(
+        self,
+        exit_code: Optional[int] = None,
+        error: Optional[str] = None,
+        at: Optional[str] = None,
+        observed_by: Optional[str] = None,
+        out_of_memory: Optional[bool] = None,
+        engine_restarted: bool = False,
+    ) -> None:
+        record: protocol.ExitRecord = {
+            "rank": self._launch.rank,
+            "exit_code": 127 if error and exit_code is None else exit_code,
+            "signal": None,
+            "error": error,
+            "at": at or system.now(),
+            "observed_by": observed_by,
+            "cpu_s": None,
+            "max_rss_bytes": None,
+            "out_of_memory": out_of_memory,
+            "engine_restarted": engine_restarted,
+        }
+        while True:
+            try:
+                shim.store_exit(self._launch.folder, record)
+                return
+            except OSError as e:
+                if not system.is_full(e):
+                    raise
+            time.sleep(_FULL_DISK_PAUSE_S)
+
+
+class _Main:
+    """The main process of a container, as the node's kernel shows it. pid: 0 if it has ended already."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._ticks = processes.start_ticks(pid) if pid else None
+        self._fd = None if self._ticks is None else pidfd.watch(pid, self._ticks)
+
+    def fileno(self) -> Optional[int]:
+        return self._fd
+
+    def lives(self) -> bool:
+        return self._ticks is not None and processes.is_same(self._pid, self._ticks)
+
+    def exit_status(self) -> Optional[int]:
+        return None if self._fd is None else pidfd.exit_status(self._fd)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+class _Output:
+    """Copies what a container prints to its engine into the task's streams, from where they end."""
+
+    def __init__(self, launch: Launch, engine: Engine, container_id: str) -> None:
+        self._engine = engine
+        self._id = container_id
+        names = protocol.stdout_stream(launch.rank), protocol.stderr_stream(launch.rank)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._files = [os.open(os.path.join(launch.folder, "streams", name), flags, 0o600) for name in names]
+        self._answer: Optional[Answer] = None
+        self._frames = Frames()
+        self._skip = [0, 0]  # bytes of each stream that are there already
+
+    def connect(self) -> None:
+        """Ask for all of the output again, if the connection is gone. EngineGone."""
+        if self._answer is None:
+            answer = self._engine.output(self._id)
+            self._frames = Frames()
+            self._skip = [os.fstat(file).st_size for file in self._files]
+            self._answer = answer
+
+    def fileno(self) -> Optional[int]:
+        return None if self._answer is None else self._answer.fileno()
+
+    def take(self) -> bool:
+        """Store what has come; False at the end of the connection."""
+        assert self._answer is not None
+        data = self._answer.drain()
+        if not data:
+            self._answer.close()
+            self._answer = None
+            return False
+        for stream, piece in self._frames.feed(data):
+            self._store(0 if stream == 1 else 1, piece)
+        return True
+
+    def finish(self) -> None:
+        """The container has ended: store the rest of what it printed. EngineGone."""
+        self.connect()
+        while self.take():
+            pass
+
+    def _store(self, index: int, piece: bytes) -> None:
+        skipped = min(self._skip[index], len(piece))
+        self._skip[index] -= skipped
+        view = memoryview(piece)[skipped:]
+        while view:
+            try:
+                view = view[os.write(self._files[index], view) :]
+            except OSError as e:
+                if not system.is_full(e):
+                    raise
+                time.sleep(_FULL_DISK_PAUSE_S)  # the engine keeps the rest meanwhile
+
+    def close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+        for file in self._files:
+            os.close(file)
+
+
+def _rfc3339(text: str) -> Optional[str]:
+    """The engine's time, in nanoseconds and any zone, as ours where it is in UTC; None for "never"."""
+    whole, _, rest = text.partition(".")
+    if not text.endswith("Z") or text.startswith("0001"):
+        return None
+    return "%s.%sZ" % (whole.rstrip("Z"), (rest.rstrip("Z") + "000")[:3])

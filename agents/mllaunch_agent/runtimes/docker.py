@@ -1,0 +1,355 @@
+"""Tasks as containers of an engine on this node, made from an image that holds the code.
+
+The code of each attempt is the container's own copy of the image's; the output folder and the streams are the node's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+
+from mllaunch_agent import (
+    container,
+    container_files,
+    container_shim,
+    leases,
+    protocol,
+    queueing,
+    shim,
+    system,
+)
+from mllaunch_agent.engine import Engine, EngineError, EngineGone
+from mllaunch_agent.environment import task_environment
+from mllaunch_agent.family import is_running
+from mllaunch_agent.probes import NotCaptured, processes
+from mllaunch_agent.probes import container as image_probe
+from mllaunch_agent.runtimes import Say, ShimMain
+
+if TYPE_CHECKING:
+    from mllaunch_agent.supervisor import Supervisor
+
+_PULL_TICK_S = 0.1
+_LOOK_PAUSES_S = (0.2, 0.5, 2.0, 10.0)  # between attempts to look after a container whose shim has died
+_CODE_LOOK_S = 2.0
+_CODE_ASK_S = 10.0  # where the engine must be asked, which goes through all that a container wrote
+_CODE_SUFFIXES = (".py", ".pyx", ".pyi", ".sh", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
+
+
+class DockerRuntime:
+    def __init__(self, supervisor: "Supervisor", spec: protocol.ContainerSpec) -> None:
+        self._supervisor = supervisor
+        self._spec = supervisor.spec
+        self._container = spec
+        self._engine = Engine(spec["engine"])
+        self._looks: Dict[
+            int, Tuple[int, float]
+        ] = {}  # rank -> how often we had to look after it, when again
+        self._code: Dict[int, image_probe.CodeWatch] = {}
+        self._code_lock = threading.Lock()
+
+    # --- before the start -----------------------------------------------------------------------------------
+
+    def prepare(self) -> str:
+        supervisor, spec = self._supervisor, self._spec
+        version = self._engine.version()
+        name = self._container["image"]
+        image = self._engine.image(name)
+        pulled = image is None
+        if image is None:
+            if not self._pull():
+                return ""
+            image = self._engine.image(name)
+            if image is None:
+                raise EngineError(404, "what was pulled is not the image %s" % name)
+        _refuse_foreign(version, image)
+        os.makedirs(os.path.join(spec["folder"], "work", spec["workdir"], spec["output"]), exist_ok=True)
+        parts: List[Dict[str, Any]] = version.get("Components") or [{}]
+        supervisor.events.write(
+            protocol.ENGINE,
+            name=parts[0].get("Name") or "Engine",
+            version=version.get("Version"),
+            image=name,
+            pulled=pulled,
+        )
+        cwd = container.workdir(spec, self._container)
+        port = supervisor.port
+        supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method="image", master_port=port)
+        return cwd
+
+    def _pull(self) -> bool:
+        """Fetch the image while the supervisor goes on with its duties; False if the run was stopped meanwhile."""
+        reference = self._container["reference"]
+        if reference is None:
+            raise EngineError(404, "the image %s is not on this node any more" % self._container["image"])
+        failed: List[OSError] = []
+
+        def pull() -> None:
+            try:
+                self._engine.pull(reference, self._container["credentials"])
+            except OSError as e:
+                failed.append(e)
+
+        guard = queueing.fork_guard(
+            self._supervisor
+        )  # before there is a thread, beside which none should be forked
+        thread = threading.Thread(target=pull, daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                self._supervisor.tick()
+                if self._supervisor.stopping:
+                    return False
+                self._supervisor.sleep(_PULL_TICK_S)
+        finally:
+            os.kill(guard, signal.SIGKILL)
+        if failed:
+            raise EngineError(0, "the image cannot be pulled: %s" % failed[0])
+        return True
+
+    def shim(self, place: protocol.TaskPlace) -> ShimMain:
+        launch = self._launch(place)
+        return lambda revive, alive, close: container_shim.run(launch, revive, alive, close)
+
+    def _launch(self, place: protocol.TaskPlace) -> container_shim.Launch:
+        supervisor, spec = self._supervisor, self._spec
+        gpus = supervisor.gpus()
+        cwd = container.workdir(spec, self._container)
+        environment = task_environment(spec, place, gpus, supervisor.port, cwd)
+        host = self._host()
+
+        def request(manner: container.Manner) -> Dict[str, Any]:
+            return container.request(spec, self._container, place, environment, gpus, host, manner)
+
+        os.makedirs(spec["cache"], exist_ok=True)
+        manner = os.path.join(spec["cache"], "manner-%s.json" % self._container["environment"][:32])
+        rank = place["rank"]
+        return container_shim.Launch(
+            spec["folder"], rank, self._container["engine"], container.name(spec, rank), request, manner
+        )
+
+    def _host(self) -> container.Host:
+        # To a rootless engine, its own user is root inside, and nobody else exists.
+        uid = os.getuid()
+        rootless = uid != 0 and os.stat(self._container["engine"]).st_uid == uid
+        return container.Host(
+            "0:0" if rootless else "%d:%d" % (uid, os.getgid()),
+            () if rootless else os.getgroups(),
+            self._spec["user"],
+            os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        )
+
+    # --- while it runs --------------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """A container does not hold its GPUs' lease as a process does: so take it again before another can."""
+        supervisor = self._supervisor
+        if supervisor.lease is None and supervisor.gpus():
+            info = queueing.holder(supervisor)
+            supervisor.lease = leases.take_back(self._spec["lease_dir"], supervisor.gpus(), info)
+            if supervisor.lease is None:
+                why = "the agent was killed with all its helpers, and another took the lease while the task ran on"
+                supervisor.events.write(protocol.NOT_CAPTURED, what="GPU lease", why=why)
+
+    def noticed(self, record: protocol.TaskRecord) -> None:
+        pass  # whoever looks after it has an eye on the process
+
+    def find_exit(self, rank: int, record: Optional[protocol.TaskRecord]) -> None:
+        """See to it that somebody looks after the container: its shim, or else a thread of ours."""
+        count, again_s = self._looks.get(rank, (0, 0.0))
+        if self._supervisor.has_shim(rank) or system.boot_s() < again_s:
+            return
+        pause_s = _LOOK_PAUSES_S[min(count, len(_LOOK_PAUSES_S) - 1)]
+        self._looks[rank] = (count + 1, system.boot_s() + pause_s)
+        folder = self._spec["folder"]
+        if system.is_locked(container_shim.lock_path(folder, rank)) or os.path.exists(
+            shim.exit_path(folder, rank)
+        ):
+            return
+        if record is None and not os.path.exists(os.path.join(folder, "starting-%d" % rank)):
+            if self._supervisor.stopping:
+                shim.write_exit(folder, rank, None, None, error="stopped before it started")
+            else:
+                self._supervisor.start_late(rank)  # no thread of ours runs before every task has started
+            return
+        place = next(place for place in self._spec["tasks"] if place["rank"] == rank)
+        thread = threading.Thread(target=container_shim.look_after, args=(self._launch(place),), daemon=True)
+        thread.start()
+
+    def shim_died(self, rank: int) -> None:
+        pass  # find_exit sees to it
+
+    def mains(self) -> List[int]:
+        """The user's own main process: the first child of each container's init, which would pass a signal on to it."""
+        found = []
+        for record in self._supervisor.tasks.values():
+            if record["pid"] and processes.is_same(record["pid"], record["start_ticks"]):
+                begun = [(processes.start_ticks(pid), pid) for pid in processes.children(record["pid"])]
+                found += [pid for _, pid in sorted((t, pid) for t, pid in begun if t is not None)[:1]]
+        return found
+
+    def living(self) -> List[int]:
+        roots = {r["pid"]: r["start_ticks"] for r in self._supervisor.tasks.values() if r["pid"]}
+        return sorted(pid for pid in processes.tree(roots) if is_running(pid))
+
+    def send(self, pid: int, number: int) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:  # the engine maps users to others
+            for record in self._supervisor.tasks.values():
+                if record["container"] and pid in (record["pid"], *processes.children(record["pid"])):
+                    self._ask_engine(record["container"], number)
+
+    def _ask_engine(self, container_id: str, number: int) -> None:
+        try:
+            self._engine.kill(container_id, str(int(number)))
+        except OSError:
+            pass  # the next tick tries again
+
+    def observed(self, record: protocol.TaskRecord) -> int:
+        return record["pid"]
+
+    def python(self) -> Tuple[Dict[str, Any], List[NotCaptured]]:
+        interpreter = self._spec["python"]
+        if not interpreter:
+            return {}, []
+        cached = os.path.join(self._spec["cache"], "python-%s.json" % self._container["environment"][:32])
+        image = self._container["image"]
+        return image_probe.python(self._engine, image, self._spec["environment"], interpreter, cached)
+
+    # --- changes to the code --------------------------------------------------------------------------------
+
+    def watch_code(self, say: Say, ending: threading.Event) -> None:
+        """Look at every container's code again and again, through the kernel where that is allowed."""
+        while not ending.is_set():
+            pause_s = _CODE_LOOK_S
+            for rank, record in list(self._supervisor.tasks.items()):
+                root = "/proc/%d/root%s" % (record["pid"], self._container["workspace"])
+                try:
+                    with self._code_lock:
+                        watch = self._code_of(rank, record)
+                        self._say_changes(say, rank, watch.look(root))
+                except PermissionError:
+                    pause_s = _CODE_ASK_S
+                    self._ask_for_changes(say, rank, record)
+                except OSError:
+                    pass  # it has just ended: what it changed is found then
+            ending.wait(pause_s)
+
+    def _code_of(self, rank: int, record: protocol.TaskRecord) -> image_probe.CodeWatch:
+        """As last seen, also by a supervisor before this one."""
+        if rank not in self._code:
+            assert record["container"] is not None
+            listed = image_probe.parse_tree(self._file(record["container"], image_probe.TREE) or b"")
+            past = [e for e in self._supervisor.events.past if e["kind"] == protocol.CODE_CHANGED]
+            seen = {e["path"]: e["after"] for e in past if e["rank"] == rank}
+            self._code[rank] = image_probe.CodeWatch(listed, seen)
+        return self._code[rank]
+
+    def _file(self, container_id: str, path: str) -> Optional[bytes]:
+        """The content of a file in the container, running or not; None if there is none."""
+        try:
+            with container_files.archive(self._engine, container_id, path) as tar:
+                for member in tar:
+                    content = tar.extractfile(member) if member.isfile() else None
+                    return content.read() if content else None
+        except EngineError as e:
+            if e.status != 404:
+                raise
+        return None
+
+    def _ask_for_changes(self, say: Say, rank: int, record: protocol.TaskRecord) -> None:
+        try:
+            assert record["container"] is not None
+            prefix = self._container["workspace"] + "/"
+            changed = [path[len(prefix) :] for path, _ in self._engine.changes(record["container"])]
+            with self._code_lock:
+                watch = self._code_of(rank, record)
+                for path in watch.known(changed):
+                    content = self._file(record["container"], prefix + path)
+                    blob = None if content is None else image_probe.blob_id_of(content)
+                    self._say_changes(say, rank, watch.note(path, blob))
+        except OSError:
+            pass  # the engine is away, or the container: asked again soon, and at the end
+
+    def _say_changes(self, say: Say, rank: int, changes: Sequence[Dict[str, Any]]) -> None:
+        for change in changes:
+            say(protocol.CODE_CHANGED, rank=rank, **change)
+
+    # --- after the end --------------------------------------------------------------------------------------
+
+    def release(self) -> Optional[List[str]]:
+        folder = self._spec["folder"]
+        work = os.path.join(folder, "work")
+        if not os.path.isdir(work):
+            return None
+        deleted: List[str] = []
+        for rank, record in sorted(self._supervisor.tasks.items()):
+            try:
+                deleted += self._bring_out(rank, record, work)
+            except (EngineGone, EngineError) as e:
+                why = "the container engine did not give them: %s" % e
+                what = "files that rank %d wrote outside of the output folder, and changes to the code" % rank
+                self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
+        return sorted(set(deleted), key=os.fsencode)
+
+    def _bring_out(self, rank: int, record: protocol.TaskRecord, work: str) -> List[str]:
+        if record["container"] is None or self._engine.inspect(record["container"]) is None:
+            raise EngineError(404, "the container was removed")
+        # Ranks have a copy each of the code, and may have written different things under one name.
+        target = work if rank == self._spec["tasks"][0]["rank"] else os.path.join(work, "rank-%d" % rank)
+        workspace = self._container["workspace"]
+        mounted = [
+            mount["Target"] for mount in container.mounts(self._spec, self._container, rank, container.FILES)
+        ]
+        found = container_files.bring_out(self._engine, record["container"], workspace, mounted, target)
+        with self._code_lock:
+            watch = self._code_of(rank, record)
+            for path in watch.known(found.deleted):
+                self._say_changes(self._supervisor.events.write, rank, watch.note(path, None))
+            for path in watch.known(found.changed + found.added):
+                blob = image_probe.blob_id(os.path.join(target, path))
+                self._say_changes(self._supervisor.events.write, rank, watch.note(path, blob))
+            for path in container_files.files_below(target, found.added):
+                if path.endswith(_CODE_SUFFIXES) and path not in watch.known([path]):
+                    blob = image_probe.blob_id(os.path.join(target, path))
+                    self._say_changes(self._supervisor.events.write, rank, watch.note(path, blob))
+        return found.deleted
+
+    def close(self) -> None:
+        """Remove our containers, and those that earlier attempts could not remove because the engine was away."""
+        try:
+            for record in self._supervisor.tasks.values():
+                if record["container"]:
+                    self._engine.remove(record["container"])
+            for place in self._spec["tasks"]:  # those that were made and never started have no record
+                self._engine.remove(container.name(self._spec, place["rank"]))
+            for found in self._engine.containers(["mllaunch.folder"]):
+                if found.get("State") in ("exited", "created", "dead") and _is_over(
+                    found["Labels"]["mllaunch.folder"]
+                ):
+                    self._engine.remove(found["Id"])
+        except OSError as e:
+            why = "the container engine did not answer: %s" % e
+            what = "the removal of the container, which the next run makes up for"
+            self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
+
+
+def _is_over(folder: str) -> bool:
+    """Whether nobody will ever ask for the container of this attempt's folder again."""
+    if not os.path.isdir(os.path.dirname(os.path.dirname(os.path.dirname(folder)))):
+        return False  # another machine's, or a home that is not mounted just now: not ours to judge
+    return not os.path.isdir(folder) or os.path.exists(os.path.join(folder, "seal.json"))
+
+
+def _refuse_foreign(version: Dict[str, Any], image: Dict[str, Any]) -> None:
+    ours, its = _architecture(str(version.get("Arch"))), _architecture(str(image.get("Architecture")))
+    if ours != its:
+        raise EngineError(0, "the image is for %s, and this node is %s" % (its, ours))
+
+
+def _architecture(name: str) -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}.get(name, name)
