@@ -99,8 +99,10 @@ class Environment(NamedTuple):
         elif self.dockerfile is not None:
             parts = ("dockerfile", *self.dockerfile, tree)
         else:
-            kind, path, files, pinned, _ = self.dependencies
-            parts = ("recipe", self.base, self.system, self.python, kind, pinned, digest_of_files(files))
+            asked = self.dependencies
+            names = [path for path, _ in asked.files]  # the first is the one that is installed from
+            packages = (asked.kind, asked.path, asked.pinned, names, digest_of_files(asked.files))
+            parts = ("recipe", self.base, sorted(set(self.system)), self.python, *packages)
         text = json.dumps([_FORMAT, platform, *parts], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,0 +1,246 @@
+"""The text that builds an environment, and the one that builds a whole image; no input or output.
+
+Dockerfiles for the classic builder of Docker 20.10 as well as for BuildKit: no ``# syntax=``, no here-documents, no
+mounts. Whatever comes from the repository is checked or quoted before it stands in one.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Iterable
+
+from mllaunch_containers.spec import (
+    CREATED,
+    ENVIRONMENT,
+    LOCK,
+    OURS,
+    REVISION,
+    SOURCE,
+    TREE,
+    VERSION,
+    WORKSPACE,
+    Dependencies,
+    Environment,
+    ImageError,
+    ImageSpec,
+)
+
+__all__ = ["environment", "files", "labels", "whole"]
+
+_CONTEXT = "dependencies"  # the folder of the build context, and of the image
+_TOOL = "/opt/mllaunch-tool"  # what installs, while it does
+_HEADER = (
+    "# made by mllaunch: what the code runs in; the build context is the folder dependencies beside this file"
+)
+
+# https://github.com/distribution/reference/blob/main/regexp.go
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = rf"(?:{_HOST}(?:\.{_HOST})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_REFERENCE = re.compile(
+    rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@{_DIGEST})?"
+)
+# https://www.debian.org/doc/debian-policy/ch-controlfields.html; to apt-get, a name that ends in "-" is one to remove.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+](?::[a-z0-9]+)?(?:=[A-Za-z0-9][A-Za-z0-9.+:~-]*)?")
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?")
+_PYTHON = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./+-]*")
+
+
+def environment(env: Environment, platform: str) -> str:
+    """The Dockerfile of an environment; of the user's own Dockerfile, that.
+
+    Beside it are ``files(env)``. What is installed in the end is written to /.mllaunch/requirements.lock: where the
+    repository pins nothing, that is the lock. Raises ImageError ``bad_name``.
+    """
+    if env.dockerfile is not None:
+        return env.dockerfile[1].rstrip("\n") + "\n"
+    _check(_PLATFORM, platform, "a platform")
+    base = env.base if env.reference is None else env.reference
+    _check(_REFERENCE, base, "the name of an image")
+    parts = [_HEADER, f"FROM --platform={platform} {base}"]
+    if env.reference is None:
+        _check(_PYTHON, env.python, "the command of an interpreter")
+        # Many images end as somebody who may not install. Tasks run as their submitter in any case.
+        parts.append("USER root")
+        if env.system:
+            parts.append(_run(_system(env.system)))
+        if env.dependencies.kind != "none":
+            parts.append(f'COPY ["{_CONTEXT}/", "{OURS}/{_CONTEXT}/"]')
+        parts.append(_run(_installation(env.dependencies, env.python)))
+    return "\n".join(parts) + "\n"
+
+
+def files(env: Environment) -> dict[str, bytes]:
+    """The build context beside the Dockerfile, by relative path; nothing for what is not our recipe."""
+    if env.reference is not None or env.dockerfile is not None:
+        return {}
+    return {f"{_CONTEXT}/{path}": content for path, content in env.dependencies.files}
+
+
+def whole(spec: ImageSpec, platform: str) -> str:
+    """The Dockerfile of the whole image. Its context also has ``code.tar``, the layer that codelayer writes."""
+    told = " \\\n      ".join(
+        f"{key}={_label(value)}" for key, value in sorted(labels(spec, platform).items())
+    )
+    return (
+        environment(spec.environment, platform)
+        + f'ADD ["code.tar", "/"]\nWORKDIR {WORKSPACE}\n'
+        + f"LABEL {told}\n"
+    )
+
+
+def labels(spec: ImageSpec, platform: str) -> dict[str, str]:
+    """What an image says about itself, but for the digest of its code layer, which is known when it is made."""
+    code = spec.code
+    found = {
+        REVISION: code.commit,
+        CREATED: code.committed_at,
+        TREE: code.tree,
+        ENVIRONMENT: spec.environment.key(platform, code.tree),
+        VERSION: spec.version,
+        SOURCE: code.source,
+        LOCK: spec.environment.dependencies.lock_digest,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+# --- what is run
+
+
+def _system(packages: Iterable[str]) -> list[str]:
+    for package in packages:
+        _check(_PACKAGE, package, "a Debian package")
+    names = " ".join(shlex.quote(package) for package in sorted(set(packages)))
+    return [
+        _needed("command -v apt-get", "the base image has no apt-get, which installs system packages"),
+        "apt-get update",
+        f"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {names}",
+        "apt-get clean",
+        "rm -rf /var/lib/apt/lists/*",
+    ]
+
+
+def _installation(asked: Dependencies, python: str) -> list[str]:
+    """Installs the packages, and records what is there then."""
+    # At the root: Python looks for modules where it is started, and a base may end in a folder full of them.
+    freeze = f"{python} -m pip freeze > {OURS}/requirements.lock"
+    if asked.kind == "none":  # not even Python has to be there
+        return ["cd /", f"mkdir -p {OURS}", f"{{ {freeze} 2>/dev/null || rm -f {OURS}/requirements.lock; }}"]
+    first = _quoted(posixpath.join(OURS, _CONTEXT, asked.files[0][0]))
+    if asked.kind == "environment.yml":
+        steps = _conda(first)
+    else:
+        pip = f"{python} -m pip install --no-cache-dir"
+        steps = [
+            _needed(
+                f"{python} -m pip --version",
+                f"the base image has no pip for {python}; on Debian it is in the system package python3-pip",
+            ),
+            # Of this RUN alone, not of the image.
+            "export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1",
+        ]
+        if asked.kind in ("requirements", "pyproject.toml"):
+            steps += [f"{pip} -r {first}"]
+        elif asked.kind == "poetry.lock":
+            steps += _poetry(python, pip)
+        else:
+            steps += _uv(asked.kind, first, python, pip)
+    return ["cd /", *steps, freeze, _importable(asked, python)]
+
+
+def _tool(pip: str, names: str) -> str:
+    """Installs what installs, into a folder of its own, which goes in the end and needs no venv module in the base.
+
+    Images for training come with constraints for their own packages (PIP_CONSTRAINT), which are not for the tool.
+    """
+    return f"PIP_CONSTRAINT= {pip} --target {_TOOL} {names}"
+
+
+def _uv(kind: str, first: str, python: str, pip: str) -> list[str]:
+    uv = f"{_TOOL}/bin/uv"
+    # Where the files are, uv finds the project's settings for building packages.
+    steps = [_tool(pip, "uv"), f"export UV_NO_CACHE=1 TMPDIR={_TOOL}", f"cd {OURS}/{_CONTEXT}"]
+    if kind == "uv.lock":
+        # Not as requirements: those would lose from which index a package comes. Frozen: nothing is resolved anew,
+        # and nothing asked of the network.
+        options = "--frozen --no-dev --no-emit-local --format pylock.toml"
+        first = f"{_TOOL}/pylock.toml"
+        steps.append(f"{uv} export --quiet {options} --output-file {first}")
+    target = f'--python "$(command -v {python})" --break-system-packages'
+    steps.append(f"{uv} pip install --preview-features pylock {target} -r {first}")
+    return [*steps, f"rm -rf {_TOOL}", "cd /"]
+
+
+def _poetry(python: str, pip: str) -> list[str]:
+    exported = f"{_TOOL}/exported.txt"
+    poetry = f"PYTHONPATH={_TOOL} {python} -m poetry --no-interaction --directory {OURS}/{_CONTEXT}"
+    return [
+        _tool(pip, "poetry poetry-plugin-export"),
+        f"{poetry} export --output {exported}",
+        # Packages of the repository itself are not there yet. Lines that go on after a backslash are one.
+        rf"sed -i -e ':a' -e '/\\$/{{N;ba' -e '}}' -e '/file:\/\//d' {exported}",
+        f"{pip} --no-deps -r {exported}",
+        f"rm -rf {_TOOL}",
+    ]
+
+
+def _conda(first: str) -> list[str]:
+    missing = "the base image has none of micromamba, mamba and conda, which install an environment.yml"
+    return [
+        f"{{ tool=$(command -v micromamba || command -v mamba || command -v conda) || {_failing(missing)}; }}",
+        f'case "$tool" in *micromamba) "$tool" install -y -n base -f {first} ;; '
+        f'*) "$tool" env update -n base -f {first} ;; esac',
+        '"$tool" clean -a -y',
+        # The images of micromamba find what it installed only once an environment is activated.
+        'export PATH="${MAMBA_ROOT_PREFIX:+$MAMBA_ROOT_PREFIX/bin:}$PATH"',
+    ]
+
+
+def _importable(asked: Dependencies, python: str) -> str:
+    """Puts the project and its src at the end of the search path of whatever interpreter this is."""
+    project = posixpath.normpath(posixpath.join(WORKSPACE, posixpath.dirname(asked.path or "")))
+    program = (
+        "import os, sys, sysconfig; "
+        'place = sysconfig.get_path("purelib"); '
+        "os.makedirs(place, exist_ok=True); "
+        'file = open(os.path.join(place, "mllaunch-workspace.pth"), "wb"); '
+        r'file.write(b"".join(os.fsencode(line) + b"\n" for line in sys.argv[1:])); '
+        "file.close()"
+    )
+    return f"{python} -c {_quoted(program)} {_quoted(project)} {_quoted(project + '/src')}"
+
+
+# --- how it is written
+
+
+def _run(steps: list[str]) -> str:
+    return "RUN " + " && \\\n    ".join(steps)
+
+
+def _needed(question: str, missing: str) -> str:
+    return f"{{ {question} >/dev/null 2>&1 || {_failing(missing)}; }}"
+
+
+def _failing(message: str) -> str:
+    return f"{{ echo {_quoted('mllaunch: ' + message)} >&2; exit 1; }}"
+
+
+def _quoted(text: str) -> str:
+    """For the shell, in a Dockerfile: on one line."""
+    if not text.isprintable():
+        raise ImageError("bad_name", f"{text!r} cannot stand in a Dockerfile", hint="rename it")
+    return shlex.quote(text)
+
+
+def _label(value: str) -> str:
+    if not value.isprintable():
+        raise ImageError("bad_name", f"{value!r} cannot stand in a Dockerfile")
+    return '"' + re.sub(r'(["\\$])', r"\\\1", value) + '"'
+
+
+def _check(pattern: re.Pattern[str], value: str, what: str) -> None:
+    if not pattern.fullmatch(value):
+        raise ImageError("bad_name", f"{value!r} is not {what}")

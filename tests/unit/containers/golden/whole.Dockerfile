@@ -1,0 +1,25 @@
+# made by mllaunch: what the code runs in; the build context is the folder dependencies beside this file
+FROM --platform=linux/amd64 host.invalid:5000/team/base@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+USER root
+COPY ["dependencies/", "/.mllaunch/dependencies/"]
+RUN cd / && \
+    { python3 -m pip --version >/dev/null 2>&1 || { echo 'mllaunch: the base image has no pip for python3; on Debian it is in the system package python3-pip' >&2; exit 1; }; } && \
+    export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 && \
+    PIP_CONSTRAINT= python3 -m pip install --no-cache-dir --target /opt/mllaunch-tool uv && \
+    export UV_NO_CACHE=1 TMPDIR=/opt/mllaunch-tool && \
+    cd /.mllaunch/dependencies && \
+    /opt/mllaunch-tool/bin/uv export --quiet --frozen --no-dev --no-emit-local --format pylock.toml --output-file /opt/mllaunch-tool/pylock.toml && \
+    /opt/mllaunch-tool/bin/uv pip install --preview-features pylock --python "$(command -v python3)" --break-system-packages -r /opt/mllaunch-tool/pylock.toml && \
+    rm -rf /opt/mllaunch-tool && \
+    cd / && \
+    python3 -m pip freeze > /.mllaunch/requirements.lock && \
+    python3 -c 'import os, sys, sysconfig; place = sysconfig.get_path("purelib"); os.makedirs(place, exist_ok=True); file = open(os.path.join(place, "mllaunch-workspace.pth"), "wb"); file.write(b"".join(os.fsencode(line) + b"\n" for line in sys.argv[1:])); file.close()' /workspace /workspace/src
+ADD ["code.tar", "/"]
+WORKDIR /workspace
+LABEL mllaunch.environment="eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee" \
+      mllaunch.lock="sha256:3ef5614a153043ad94848cd120f7be38ecc630e340da8ea7c1f8d6dd0509608e" \
+      mllaunch.tree="dddddddddddddddddddddddddddddddddddddddd" \
+      mllaunch.version="0.1.0" \
+      org.opencontainers.image.created="2026-02-03T04:05:06Z" \
+      org.opencontainers.image.revision="cccccccccccccccccccccccccccccccccccccccc" \
+      org.opencontainers.image.source="https://host.invalid/demo"
