@@ -53,21 +53,22 @@ class Lock(NamedTuple):
 class Built(NamedTuple):
     """An image that is there. id: what the engine calls it. environment: the key of what the code runs in.
 
-    is_new: whether anything had to be made. lock: None where nothing decides the versions.
+    lock: None where nothing decides the versions. size_bytes: of all layers.
     """
 
     ref: ImageRef
     id: str
     environment: str
     lock: Lock | None
-    is_new: bool
+    size_bytes: int
 
 
 class Builder:
     """Makes images in one engine.
 
-    docker: asked for when something has to be made. registry: where images are pushed to, ``HOST/PATH``. network: of
-    what is run during builds. layers: whether the code is loaded as a layer, rather than built.
+    docker: asked for when something has to be made. platform: what the engine runs, such as ``linux/amd64``.
+    registry: where images are pushed to, ``HOST/PATH``. network: of what is run during builds. layers: whether the
+    code is loaded as a layer, rather than built.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Builder:
         docker: Callable[[], Docker],
         locks: Locks,
         *,
+        platform: str,
         registry: str | None = None,
         network: str = "bridge",
         layers: bool = True,
@@ -83,39 +85,34 @@ class Builder:
         self._engine = engine
         self._docker = docker
         self._locks = locks
+        self._platform = platform
         self._registry = registry
         self._network = network
         self._layers = layers
 
-    def platform(self) -> str:
-        """What the engine runs, such as ``linux/amd64``."""
-        version = self._engine.version()
-        return f"{version.get('Os', 'linux')}/{version.get('Arch', 'amd64')}"
-
     def find(self, spec: ImageSpec) -> Built | None:
         """The image if it is there, finished: one request to the engine."""
-        key = spec.environment.key(self.platform(), spec.code.tree)
+        key = spec.environment.key(self._platform, spec.code.tree)
         found = self._engine.image(_name(spec, key))
         if found is None or not _is_of(found, spec, key):
             return None
         if self._registry is None:
-            return self._built(spec, key, found, None, is_new=False)
+            return self._built(spec, key, found, None)
         repository = self._repository(spec)
         pushed = [name for name in found.get("RepoDigests") or () if name.startswith(f"{repository}@")]
-        return self._built(spec, key, found, pushed[0], is_new=False) if pushed else None
+        return self._built(spec, key, found, pushed[0]) if pushed else None
 
     def build(self, spec: ImageSpec, tree: Callable[[], str], say: Say) -> Built:
         """Make the image, from as much as is there already. tree: gives the folder with exactly the code's files.
 
         Raises ImageError; OSError (no room for temporary files, the engine does not answer).
         """
-        platform = self.platform()
-        key = spec.environment.key(platform, spec.code.tree)
+        key = spec.environment.key(self._platform, spec.code.tree)
         name = _name(spec, key)
         found = self._engine.image(name)
         if found is None or not _is_of(found, spec, key):
-            parent = self._environment(spec, key, platform, tree, say)
-            self._add_code(spec, key, platform, parent, name, tree(), say)
+            parent = self._environment(spec, key, tree, say)
+            self._add_code(spec, key, parent, name, tree(), say)
             found = self._engine.image(name)
             if found is None:
                 raise ImageError("engine", f"the engine made the image {name}, and now does not know it")
@@ -125,14 +122,12 @@ class Builder:
             docker = self._docker()
             docker.tag(str(found["Id"]), repository, tag)
             pushed = f"{repository}@{docker.push(repository, tag, say)}"
-        return self._built(spec, key, found, pushed, is_new=True)
+        return self._built(spec, key, found, pushed)
 
-    def _built(
-        self, spec: ImageSpec, key: str, found: Mapping[str, Any], pushed: str | None, *, is_new: bool
-    ) -> Built:
+    def _built(self, spec: ImageSpec, key: str, found: Mapping[str, Any], pushed: str | None) -> Built:
         image = str(found["Id"])
         ref = ImageRef(pushed, pushed.rpartition("@")[2]) if pushed else ImageRef(_name(spec, key), image)
-        return Built(ref, image, key, self._lock(spec, key), is_new)
+        return Built(ref, image, key, self._lock(spec, key), int(found.get("Size") or 0))
 
     def _lock(self, spec: ImageSpec, key: str) -> Lock | None:
         asked = spec.environment.dependencies
@@ -145,28 +140,28 @@ class Builder:
 
     # --- the environment ------------------------------------------------------------------------------------
 
-    def _environment(
-        self, spec: ImageSpec, key: str, platform: str, tree: Callable[[], str], say: Say
-    ) -> dict[str, Any]:
+    def _environment(self, spec: ImageSpec, key: str, tree: Callable[[], str], say: Say) -> dict[str, Any]:
         """What the engine knows of the environment's image, which is made if need be."""
         from mllaunch_containers import context, dockerfile
 
         wanted = spec.environment
         if wanted.reference is not None:
-            return self._base(wanted.reference, platform, say)
+            return self._base(wanted.reference, say)
         name = f"mllaunch/environment:{key[:32]}"
         found = self._engine.image(name)
         if found is None and self._registry is not None:
             found = self._pull_environment(name, say)
         if found is None:
             if wanted.dockerfile is None:
-                self._base(wanted.base, platform, say)
+                self._base(wanted.base, say)
                 asked = wanted.dependencies
                 known = None if asked.pinned or asked.kind == "none" else self._locks.get(key)
                 if known is not None:  # resolved once, installed again
                     fixed = Dependencies("requirements", asked.path, ((_RESOLVED, known),), pinned=True)
                     wanted = wanted._replace(dependencies=fixed)
-                sent = context.of_files(dockerfile.environment(wanted, platform), dockerfile.files(wanted))
+                sent = context.of_files(
+                    dockerfile.environment(wanted, self._platform), dockerfile.files(wanted)
+                )
                 path = "Dockerfile"
             else:
                 sent, path = context.of_tree(tree()), wanted.dockerfile[0]
@@ -178,10 +173,10 @@ class Builder:
             if self._registry is not None:
                 self._push_environment(name, say)
         self._keep_resolution(spec, key, str(found["Id"]))
-        _refuse_foreign(found, platform, name)
+        _refuse_foreign(found, self._platform, name)
         return found
 
-    def _base(self, reference: str, platform: str, say: Say) -> dict[str, Any]:
+    def _base(self, reference: str, say: Say) -> dict[str, Any]:
         found = self._engine.image(reference)
         if found is None:
             say(f"pulling {reference}")
@@ -189,7 +184,7 @@ class Builder:
             found = self._engine.image(reference)
         if found is None:
             raise ImageError("no_such_image", f"the engine pulled {reference}, and now does not know it")
-        _refuse_foreign(found, platform, reference)
+        _refuse_foreign(found, self._platform, reference)
         return found
 
     def _keep_resolution(self, spec: ImageSpec, key: str, image: str) -> None:
@@ -228,14 +223,7 @@ class Builder:
     # --- the code -------------------------------------------------------------------------------------------
 
     def _add_code(
-        self,
-        spec: ImageSpec,
-        key: str,
-        platform: str,
-        parent: Mapping[str, Any],
-        name: str,
-        tree: str,
-        say: Say,
+        self, spec: ImageSpec, key: str, parent: Mapping[str, Any], name: str, tree: str, say: Say
     ) -> None:
         import calendar
         import tempfile
@@ -247,7 +235,7 @@ class Builder:
         with tempfile.TemporaryFile(prefix="mllaunch-") as file:
             layer = codelayer.write(tree, file, mtime)
             say(f"code: {layer.files} files, {layer.size_bytes} bytes")
-            labels = {**dockerfile.labels(spec, platform), CODE: f"sha256:{layer.sha256}"}
+            labels = {**dockerfile.labels(spec, self._platform), CODE: f"sha256:{layer.sha256}"}
             lock = self._lock(spec, key)
             if lock is not None:
                 labels[LOCK] = lock.digest

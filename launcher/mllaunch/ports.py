@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from mllaunch.domain.artifact import Artifact
+    from mllaunch.domain.image import Image
     from mllaunch.domain.job import Resources
     from mllaunch.domain.run import Run, RunRow, RunStatus
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch_agent.protocol import Seal, StopRequest, TaskSpec
+    from mllaunch_containers.spec import ImageSpec
 
 
 class AttemptRef(NamedTuple):
@@ -163,6 +165,43 @@ class CodeStore(Protocol):
 
     def preserve(self, snapshot: Snapshot) -> None:
         """Store the snapshot's commit and tree, if they are not there yet."""
+
+
+class EngineAnswer(Protocol):
+    """What a container engine said when it was asked whether it is there."""
+
+    @property
+    def socket(self) -> str:
+        """Where it listens, or would."""
+
+    @property
+    def version(self) -> dict[str, Any] | None:
+        """What it says of itself; None if it does not answer."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it does not answer, in words."""
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether it is there, but not for this user."""
+
+    @property
+    def title(self) -> str:
+        """Such as ``Docker 20.10.24``."""
+
+
+class ImageBuilder(Protocol):
+    """Makes container images that hold a run's code. Raises MllaunchError, and leaves nothing half-made."""
+
+    def find(self, spec: ImageSpec) -> Image | None:
+        """The finished image, if it is there already."""
+
+    def build(self, spec: ImageSpec, tree: Callable[[], str], say: Callable[[str], None]) -> Image:
+        """Make it. tree: gives the folder with exactly the code's files. say: takes lines of progress.
+
+        Law: the same specification gives the same digest for as long as its environment's image is kept.
+        """
 
 
 class Clock(Protocol):

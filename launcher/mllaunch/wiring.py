@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from mllaunch.config import Config
     from mllaunch.domain.run import Run
     from mllaunch.domain.snapshot import Snapshot
+    from mllaunch.images.asking import Answer
+    from mllaunch.images.builder import EngineImageBuilder
+    from mllaunch.images.locks import FileLocks
     from mllaunch.runlog.blobs import FileBlobStore
     from mllaunch.runlog.names import RandomIds
     from mllaunch.runlog.sqlite import SqliteRunLog
     from mllaunch.schedulers.agent_process import AgentProcess
     from mllaunch.schedulers.local import LocalScheduler
     from mllaunch.usecases.collect import Collector
+    from mllaunch_containers.engine import Docker
 
 
 class SystemClock:
@@ -107,6 +111,44 @@ class App:
         """Where an attempt is: this machine may have had another name then."""
         nodes = [node for number, node in self.log.views(run.id) if number == attempt]
         return nodes[0] if nodes else run.submitted_by_host
+
+    @cached_property
+    def engine_answer(self) -> Answer:
+        """Whether a container engine answers here; asked once."""
+        from mllaunch.images.asking import ask
+
+        return ask(self.environ)
+
+    @cached_property
+    def locks(self) -> FileLocks:
+        from mllaunch.images.locks import FileLocks
+
+        return FileLocks(self.home)
+
+    @cached_property
+    def docker(self) -> Docker:
+        """The engine through Docker's SDK, for what takes long."""
+        from mllaunch_containers.engine import Docker
+
+        return Docker(self.engine_answer.socket)
+
+    def images(self, registry: str | None, network: str) -> EngineImageBuilder:
+        from mllaunch.images.builder import EngineImageBuilder
+        from mllaunch_agent.engine import Engine
+        from mllaunch_containers.builder import Builder
+
+        answer = self.engine_answer
+        # What a build runs needs the package index, whatever the tasks may reach.
+        during = "host" if network == "host" else "bridge"
+        made = Builder(
+            Engine(answer.socket),
+            lambda: self.docker,
+            self.locks,
+            platform=answer.platform,
+            registry=registry,
+            network=during,
+        )
+        return EngineImageBuilder(made)
 
     def config(self, root: str | None, flags: Mapping[str, object]) -> Config:
         from mllaunch.config import load

@@ -16,7 +16,8 @@ _OPTIONS = (
     click.option("--cpus", metavar="N", help="CPUs per node."),
     click.option("--memory", metavar="SIZE", help="Memory per node, such as 16GiB."),
     click.option("--backend", metavar="NAME", help="Where it runs: local."),
-    click.option("--runtime", metavar="NAME", help="How it runs: process."),
+    click.option("--runtime", metavar="NAME", help="How it runs: auto, docker or process."),
+    click.option("--image", metavar="REF", help="A finished image to put the code on."),
     click.option("--python", metavar="PATH", help="Interpreter of the script; default: the one on PATH."),
     click.option("--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Record, or set, a variable."),
     click.option(

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from mllaunch.domain.run import Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.usecases.plan import Plan
+    from mllaunch.usecases.runtime import Choice
     from mllaunch.wiring import App
 
 _PLACEMENT_S = 1.0
 # The options by what they hold when they are not given.
 _WITH_VALUE = (
-    *("gpus", "nodes", "procs_per_node", "cpus", "memory", "backend", "runtime", "python", "output"),
+    *("gpus", "nodes", "procs_per_node", "cpus", "memory", "backend", "runtime", "image", "python", "output"),
     *("name", "note", "project", "timeout", "grace"),
 )
 _REPEATED = ("env", "data", "tags")
@@ -106,26 +107,39 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     from mllaunch.capture import trees
     from mllaunch.usecases import submit as usecase
 
-    snapshot, plan = _prepare(app, early, asked)
+    prepared = _prepare(app, early, asked)
+    snapshot, plan, config = prepared.snapshot, prepared.plan, prepared.config
     app.scheduler.check(plan.job.resources)
     run = usecase.make_run(plan.job, snapshot, _submitter(app), app.environ, app.ids, app.clock)
     if asked["name"]:
         run = run._replace(name=_valid_name(asked["name"]))
     if asked["dry_run"]:
-        _say_dry_run(run, plan, asked["as_json"])
+        _say_dry_run(app, run, prepared, asked["as_json"])
         return None
     say = _Progress(asked["as_json"])
     say.code(snapshot, plan.job.in_place)
     attempt = usecase.attempt(run)
-    with _faults_of(app.home):
-        tree = None if plan.job.in_place else trees.ensure(app.trees, snapshot)
+    tree = container = None
+    if prepared.choice.engine is not None:
+        from mllaunch.cli import imaging
+
+        image = imaging.ensure(app, config, snapshot, plan.job, quiet=asked["as_json"])
+        run = run._replace(image=image)
+        credentials = imaging.credentials(app, image)
+        socket = prepared.choice.engine.socket
+        container = usecase.container_spec(config.container, image, socket, plan.job.resources, credentials)
+    else:
+        say.process(prepared.choice.why)
+        if not plan.job.in_place:
+            with _faults_of(app.home):
+                tree = trees.ensure(app.trees, snapshot)
     # Locked before others can see the run, and take it for an abandoned one.
     with _faults_of(app.home), app.scheduler.submitting(attempt):
         run = usecase.add(app.log, run, app.ids, asked["name"])
         place = usecase.Place(
             app.node, app.scheduler.folder(attempt), app.cache, app.lease_dir, app.import_path
         )
-        spec = usecase.task_spec(run, plan.job, tree, place, app.environ, plan.python)
+        spec = usecase.task_spec(run, plan.job, tree, place, app.environ, plan.python, container)
         usecase.start(app.log, app.scheduler, run, spec)
     snapshots.pin(snapshot)
     placement = _placement(app, run)
@@ -145,20 +159,35 @@ def _faults_of(home: str) -> Iterator[None]:
         raise os_fault(error, home) from error
 
 
-def _prepare(app: App, early: Any, asked: dict[str, Any]) -> tuple[Snapshot, Plan]:
-    """Configuration, code and plan; raises before anything is written."""
+class _Prepared(NamedTuple):
+    snapshot: Snapshot
+    plan: Plan
+    config: Config
+    choice: Choice
+
+
+def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
+    """Configuration, runtime, code and plan; raises before anything is written."""
     from mllaunch.capture import snapshot as snapshots
     from mllaunch.usecases.plan import Look, plan
+    from mllaunch.usecases.runtime import choose
 
     pending = early.pending() if early else snapshots.begin(app.cwd)
     found = pending.inspection.finish()
     config = app.config(found.root, _flags(asked))
-    request = _request(asked, config, found.root, app.cwd)
+    choice = choose(
+        config.runtime,
+        in_place=asked["in_place"],
+        python=config.python,
+        image=asked["image"],
+        ask=lambda: app.engine_answer,
+    )
+    request = _request(asked, config, choice, found.root, app.cwd)
     # The script's name first: a typing error there is no reason to hear about uncommitted files.
     planned = plan(request, found.root, app.cwd, app.environ, Look(os.path.lexists, app.which, os.path.isdir))
     allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"
     snapshot = snapshots.decide(found, allow_dirty=allow_dirty, now=app.clock.now())
-    return snapshot, planned
+    return _Prepared(snapshot, planned, config, choice)
 
 
 def _flags(asked: dict[str, Any]) -> dict[str, object]:
@@ -167,6 +196,7 @@ def _flags(asked: dict[str, Any]) -> dict[str, object]:
         "project": "project",
         "backend": "backend",
         "runtime": "runtime",
+        "image.reference": "image",
         "python": "python",
         "output": "output",
         "resources.gpus": "gpus",
@@ -184,12 +214,12 @@ def _flags(asked: dict[str, Any]) -> dict[str, object]:
     return flags
 
 
-def _request(asked: dict[str, Any], config: Config, root: str, cwd: str) -> Any:
+def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, cwd: str) -> Any:
     from mllaunch.config.units import parse_duration
     from mllaunch.domain.job import GRACE_S, Resources
     from mllaunch.usecases.plan import Request
 
-    _only_here(config)
+    _only_here(config, choice)
     if asked["tags"] or asked["note"]:
         from mllaunch.domain.annotations import check_note, check_tags
 
@@ -219,7 +249,8 @@ def _request(asked: dict[str, Any], config: Config, root: str, cwd: str) -> Any:
         ),
         project=config.project,
         backend=config.backend,
-        runtime="process",
+        runtime=choice.runtime,
+        runtime_why=choice.why,
         in_place=asked["in_place"],
         python=python,
         environment=tuple(config.env),
@@ -233,14 +264,19 @@ def _request(asked: dict[str, Any], config: Config, root: str, cwd: str) -> Any:
     )
 
 
-def _only_here(config: Config) -> None:
-    """What is accepted by the configuration's format but not yet by this version."""
+def _only_here(config: Config, choice: Choice) -> None:
+    """What is accepted by the configuration's format but not by this version, or not together."""
     if config.backend != "local":
         raise UsageError(
             "backend", f"backend {config.backend} is not in this version", hint="--backend local"
         )
-    if config.runtime == "docker":
-        raise UsageError("runtime", "runtime docker is not in this version", hint="--runtime process")
+    several = (config.resources.procs_per_node or config.resources.gpus) > 1
+    if choice.engine is not None and several and config.container.network != "host":
+        raise UsageError(
+            "network",
+            f"several tasks on a node find each other on the host's network, not on {config.container.network}",
+            hint="container: {network: host}, or one task that starts the others, such as torchrun",
+        )
 
 
 def _submitter(app: App) -> Any:
@@ -271,6 +307,11 @@ class _Progress:
         how = f"{len(snapshot.uncommitted)} uncommitted files, as a commit" if snapshot.dirty else "clean"
         branch = snapshot.branch or "detached HEAD"
         self._ok("code", f"{snapshot.commit[:7]} {branch} ({how})" + (", run in place" if in_place else ""))
+
+    def process(self, why: str) -> None:
+        """Said where something else was possible, or expected."""
+        if why != "it was asked for":
+            self._line("-", "image", f"none, a process of this machine: {why}")
 
     def placed(self, run: Run, placement: Placement) -> None:
         if placement.waiting:
@@ -320,13 +361,20 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
-def _say_dry_run(run: Run, plan: Plan, as_json: bool) -> None:
+def _say_dry_run(app: App, run: Run, prepared: _Prepared, as_json: bool) -> None:
     import json
 
+    plan = prepared.plan
+    image = None
+    if prepared.choice.engine is not None:
+        from mllaunch.cli import imaging
+
+        image = imaging.planned(app, prepared.config, run.snapshot, plan.job)
     document = {
         "job": run.spec._asdict() | {"resources": run.spec.resources._asdict()},
         "snapshot": {"commit": run.snapshot.commit, "tree": run.snapshot.tree, "dirty": run.snapshot.dirty},
-        "image": None,
+        "runtime": {"name": run.spec.runtime, "why": run.spec.runtime_why},
+        "image": image,
         "placement": [
             {"node": run.submitted_by_host, "ranks": list(range(plan.job.resources.tasks_per_node))}
         ],
@@ -342,8 +390,15 @@ def _say_dry_run(run: Run, plan: Plan, as_json: bool) -> None:
     place = "your working tree, uncommitted edits included" if job.in_place else checkout
     print(f"in          {place}, folder {job.workdir or '.'}")
     print(f"on          {run.submitted_by_host} via {job.backend}, {_tasks(job.resources.tasks_per_node)}")
+    print(f"as          {'a container' if image else 'a process'}: {run.spec.runtime_why}")
     for path in run.spec.data:
         print(f"with data   {path}")
+    if image:
+        packages = f", packages from {image['dependencies']['path']}" if image["dependencies"]["path"] else ""
+        print(f"image       {image['state']}{packages}")
+        for note in image["dependencies"]["notes"]:
+            print(f"            {note}")
+        print(f"Dockerfile\n{image['dockerfile']}", end="")
 
 
 def _tasks(count: int) -> str:
@@ -358,6 +413,7 @@ def document(submitted: Submitted) -> dict[str, Any]:
     return {
         "run": {"id": run.id, "name": run.name, "state": "queued"},
         "snapshot": {"commit": run.snapshot.commit, "dirty": run.snapshot.dirty},
-        "image": None,
+        "runtime": {"name": run.spec.runtime, "why": run.spec.runtime_why},
+        "image": run.image and {"reference": run.image.reference, "digest": run.image.digest},
         "placement": None if placement.waiting else [place],
     }

@@ -146,6 +146,18 @@ def _variable(value: object) -> tuple[str, str | None]:
     return name, content if given else None
 
 
+def _mount(value: object) -> tuple[str, str, bool]:
+    expects = "expected /PATH or /SOURCE:/TARGET, with :rw where it may be written to"
+    text = _text(value)
+    path, _, mode = text.rpartition(":")
+    path, mode = (path, mode) if mode in ("rw", "ro") else (text, "ro")
+    source, colon, target = path.partition(":")
+    target = target if colon else source
+    if not (source.startswith("/") and target.startswith("/")) or ":" in target:
+        raise ValueError(f"{expects}, not {shown(text)}")
+    return source, target, mode == "rw"
+
+
 def _url(value: object) -> str:
     text = _text(value)
     if not text.startswith(("http://", "https://")):
@@ -205,6 +217,11 @@ DATA = _list(
 VARIABLE = _scalar("NAME or NAME=VALUE", _variable)
 VARIABLES = _list(VARIABLE, unique=lambda variable: variable[0])._replace(
     write=lambda pairs: [name if value is None else f"{name}={value}" for name, value in pairs]
+)
+MOUNTS = _list(
+    _scalar("/PATH or /SOURCE:/TARGET, with :rw", _mount, literal=True), unique=lambda mount: mount[1]
+)._replace(
+    write=lambda mounts: [f"{source}:{target}:{'rw' if rw else 'ro'}" for source, target, rw in mounts]
 )
 PROCS = _scalar('"auto" or whole number from 1 to 1024', _procs)._replace(
     write=lambda number: number or "auto"

@@ -16,7 +16,7 @@ from mllaunch.config.schema import BY_KEY, SECTIONS, SETTINGS, Setting
 from mllaunch.config.tree import Node, core_scalar
 from mllaunch.config.units import shown
 from mllaunch.config.values import Config, Image, Ray, Ssh
-from mllaunch.domain.job import Resources
+from mllaunch.domain.job import Container, Resources
 from mllaunch.errors import ConfigError
 
 FILE_NAME = "mllaunch.yaml"
@@ -253,7 +253,13 @@ def _config(values: dict[str, Any], origins: dict[str, str]) -> Config:
             system=values["image.system"],
             reference=values["image.reference"],
             dockerfile=values["image.dockerfile"],
+            dependencies=values["image.dependencies"],
             registry=values["image.registry"],
+        ),
+        container=Container(
+            network=values["container.network"],
+            mounts=values["container.mounts"],
+            shm_bytes=values["container.shm_size"],
         ),
         python=values["python"],
         env=values["env"],

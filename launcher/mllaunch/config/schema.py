@@ -63,7 +63,26 @@ SETTINGS = (
     Setting("image.system", kinds.TEXTS, (), "System packages to add to the image."),
     Setting("image.reference", kinds.TEXT, None, "A finished image to use as it is.", "--image"),
     Setting("image.dockerfile", kinds.TEXT, None, "A Dockerfile of your own."),
+    Setting(
+        "image.dependencies",
+        kinds.TEXT,
+        None,
+        "The file that says which packages to install; found by itself when not set.",
+    ),
     Setting("image.registry", kinds.TEXT, None, "Where to push images, so that other nodes can pull them."),
+    Setting(
+        "container.network",
+        kinds.TEXT,
+        "host",
+        "What a container can reach: host, bridge, none, or a network of the engine's.",
+    ),
+    Setting(
+        "container.mounts",
+        kinds.MOUNTS,
+        (),
+        "What else of the node a container sees: PATH or SOURCE:TARGET, read-only unless :rw follows.",
+    ),
+    Setting("container.shm_size", kinds.MEMORY, None, "Size of /dev/shm; half of the memory when not set."),
     Setting(
         "python",
         kinds.TEXT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mllaunch.domain.job import Resources
+from mllaunch.domain.job import Container, Resources
 
 
 class Image(NamedTuple):
@@ -15,6 +15,7 @@ class Image(NamedTuple):
     system: tuple[str, ...]
     reference: str | None
     dockerfile: str | None
+    dependencies: str | None
     registry: str | None
 
 
@@ -53,6 +54,7 @@ class Config(NamedTuple):
     dirty: str
     resources: Resources
     image: Image
+    container: Container
     python: str | None
     env: tuple[tuple[str, str | None], ...]
     data: tuple[str, ...]

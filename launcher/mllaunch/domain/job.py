@@ -26,6 +26,15 @@ class Resources(NamedTuple):
         return self.procs_per_node or max(1, self.gpus)
 
 
+class Container(NamedTuple):
+    """What a container is given besides its image. network: host, bridge, none, or a network of the engine's.
+    mounts: (source, target, writable), absolute paths. shm_bytes: of /dev/shm; None is half of the memory."""
+
+    network: str = "host"
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    shm_bytes: int | None = None
+
+
 class JobSpec(NamedTuple):
     """One request: what to run, with what, where. Never changes once it is a run.
 
@@ -33,7 +42,7 @@ class JobSpec(NamedTuple):
     root, or None for a bare command. args: what followed the script. workdir: the folder the task starts in,
     relative to the repository's root, "" for the root itself. data: paths relative to workdir.
     environment: what the user set or named for the task with --env (values included). timeout_s: None is no limit.
-    grace_s: between SIGTERM and SIGKILL when it is stopped.
+    grace_s: between SIGTERM and SIGKILL when it is stopped. runtime: "process" or "docker"; runtime_why: why that one.
     """
 
     argv: tuple[str, ...]
@@ -44,6 +53,7 @@ class JobSpec(NamedTuple):
     project: str
     backend: str = "local"
     runtime: str = "process"
+    runtime_why: str = "it was asked for"
     in_place: bool = False
     data: tuple[str, ...] = ()
     output: str = "outputs"

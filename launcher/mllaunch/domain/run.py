@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mllaunch.domain.image import Image
 from mllaunch.domain.job import JobSpec
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import Reason, State
@@ -14,7 +15,7 @@ class Run(NamedTuple):
 
     id: UUIDv7, so ids sort by time. name: readable, unique in its run log. submitted_at: RFC 3339, UTC.
     params: what could be read from the arguments (``--lr 3e-4`` -> ("lr", "3e-4")), for filtering and comparing.
-    redacted: names of environment variables whose values were masked.
+    redacted: names of environment variables whose values were masked. image: None where tasks are processes.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Run(NamedTuple):
     submitted_by_user: str
     submitted_by_host: str
     redacted: tuple[str, ...] = ()
+    image: Image | None = None
 
 
 class RunStatus(NamedTuple):

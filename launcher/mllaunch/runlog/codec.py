@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from mllaunch.domain.image import Image, Lock
 from mllaunch.domain.job import JobSpec, Resources
 from mllaunch.domain.run import Run
 from mllaunch.domain.snapshot import Snapshot
@@ -37,7 +38,8 @@ def decode(text: str) -> Any:
 
 def encode_run(run: Run) -> str:
     spec = {**run.spec._asdict(), "resources": run.spec.resources._asdict()}
-    return encode({**run._asdict(), "spec": spec, "snapshot": run.snapshot._asdict()})
+    image = run.image and {**run.image._asdict(), "lock": run.image.lock and run.image.lock._asdict()}
+    return encode({**run._asdict(), "spec": spec, "snapshot": run.snapshot._asdict(), "image": image})
 
 
 def decode_run(text: str) -> Run:
@@ -48,6 +50,10 @@ def decode_run(text: str) -> Run:
         spec["resources"] = _make(Resources, spec["resources"])
         document["spec"] = _make(JobSpec, spec)
         document["snapshot"] = _make(Snapshot, document["snapshot"])
+        image = document.get("image")
+        if image is not None:
+            image["lock"] = image["lock"] and _make(Lock, image["lock"])
+            document["image"] = _make(Image, image)
         return _make(Run, document)
     except (TypeError, KeyError) as error:
         raise _damaged(f"{error}: {text[:60]!r}") from error

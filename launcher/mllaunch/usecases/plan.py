@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from mllaunch.domain.job import JobSpec, Resources
 from mllaunch.errors import NotFound, UsageError
+from mllaunch.usecases.runtime import DOCKER
+
+IMAGE_PYTHON = "python3"  # the one name that Python has in Debian's, Docker's and conda's images alike
 
 
 class Request(NamedTuple):
@@ -23,6 +26,7 @@ class Request(NamedTuple):
     project: str | None
     backend: str
     runtime: str
+    runtime_why: str
     in_place: bool
     python: str | None
     environment: tuple[tuple[str, str | None], ...]
@@ -61,7 +65,9 @@ def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look
         argv, args = list(request.words), request.words[1:]
     else:
         script = _script(request.words[0], root, cwd, look)
-        python = _python(request.python, environ, look)
+        # An image is not this machine: whatever Python it has is found there.
+        in_image = request.runtime == DOCKER
+        python = IMAGE_PYTHON if in_image else _python(request.python, environ, look)
         shown = os.path.relpath(os.path.join(root, script), cwd)
         # A name that begins with a dash would be an option of the interpreter's.
         argv = [python, f"./{shown}" if shown.startswith("-") else shown, *request.words[1:]]
@@ -75,6 +81,7 @@ def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look
         project=request.project or os.path.basename(root),
         backend=request.backend,
         runtime=request.runtime,
+        runtime_why=request.runtime_why,
         in_place=request.in_place,
         data=tuple(_data(path, root, look) for path in request.data),
         output=request.output,

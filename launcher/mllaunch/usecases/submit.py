@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mllaunch.domain.job import JobSpec
+from mllaunch.domain.image import Image
+from mllaunch.domain.job import Container, JobSpec, Resources
 from mllaunch.domain.params import from_args
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.snapshot import Snapshot
@@ -15,7 +16,7 @@ from mllaunch.ports import AttemptRef, Clock, Ids, RunLog, Scheduler
 from mllaunch_agent import PROTOCOL_VERSION, redaction
 
 if TYPE_CHECKING:
-    from mllaunch_agent.protocol import DataLink, TaskSpec
+    from mllaunch_agent.protocol import ContainerSpec, DataLink, TaskSpec
 
 _NAME_TRIES = 20
 
@@ -70,13 +71,42 @@ def secret_values(job: JobSpec, environ: Mapping[str, str]) -> list[str]:
     return sorted({value for name, value in everything.items() if value and redaction.looks_secret(name)})
 
 
+def container_spec(
+    wanted: Container, image: Image, socket: str, resources: Resources, credentials: str | None
+) -> ContainerSpec:
+    """What the containers of a run are made from. socket: the engine's. credentials: for the image's registry."""
+    from mllaunch_containers.spec import WORKSPACE
+
+    in_registry = "@" in image.reference
+    return {
+        "engine": socket,
+        "image": image.id,
+        "reference": image.reference if in_registry else None,
+        "credentials": credentials,
+        "environment": image.environment,
+        "workspace": WORKSPACE,
+        "network": wanted.network,
+        "mounts": [{"source": s, "target": t, "writable": w} for s, t, w in wanted.mounts],
+        "shm_bytes": wanted.shm_bytes,
+        "memory_bytes": resources.memory_bytes,
+        "cpus": resources.cpus,
+    }
+
+
 def task_spec(
-    run: Run, job: JobSpec, tree: str | None, place: Place, environ: Mapping[str, str], python: str | None
+    run: Run,
+    job: JobSpec,
+    tree: str | None,
+    place: Place,
+    environ: Mapping[str, str],
+    python: str | None,
+    container: ContainerSpec | None = None,
 ) -> TaskSpec:
     """What the node's agent is told. job is the request as typed, with nothing masked."""
     tasks = job.resources.tasks_per_node
     root = run.snapshot.repository
-    environment = {**environ, **dict(job.environment)}
+    # A container starts from its image's environment: this machine's paths mean nothing in there.
+    environment = {**({} if container else environ), **dict(job.environment)}
     return {
         "protocol": PROTOCOL_VERSION,
         "run_id": run.id,
@@ -106,7 +136,7 @@ def task_spec(
         "user": run.submitted_by_user,
         "cache": place.cache,
         "lease_dir": place.lease_dir,
-        "container": None,
+        "container": container,
     }
 
 
