@@ -106,11 +106,11 @@ class _Keeper:
             self._write(error=_explained(e.message))
             return
         pid = int(state.get("Pid") or 0)
+        prints = created["Config"]["Labels"]["mllaunch.output"]
         try:
-            shim.record_task(self._launch.folder, self._launch.rank, os.getpid(), pid, self._id)
+            shim.record_task(self._launch.folder, self._launch.rank, os.getpid(), pid, self._id, prints)
         except FileExistsError:
             pass  # by a shim before this one
-        prints = created["Config"]["Labels"]["mllaunch.output"]
         main = _Main(pid)
         output = _Output(self._launch, self._engine, self._id) if prints == container.ENGINE else None
         try:

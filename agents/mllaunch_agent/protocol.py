@@ -120,6 +120,7 @@ class TaskRecord(TypedDict):
     shim_pid: int
     shim_start_ticks: int
     container: Optional[str]  # its id, where the task is one; pid is then that of its init
+    prints: Optional[str]  # where the container prints to: "files", or "engine" where the image has no shell
 
 
 class ExitRecord(TypedDict):

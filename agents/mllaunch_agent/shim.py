@@ -167,7 +167,12 @@ def _join(cgroup: str) -> None:
 
 
 def record_task(
-    folder: str, rank: int, shim_pid: int, pid: Optional[int] = None, container: Optional[str] = None
+    folder: str,
+    rank: int,
+    shim_pid: int,
+    pid: Optional[int] = None,
+    container: Optional[str] = None,
+    prints: Optional[str] = None,
 ) -> None:
     """Written by the process that is about to become the task, so that no task ever runs unrecorded; or by the
     shim of a container that has been created, whose main process is pid (0: it has ended already).
@@ -184,6 +189,7 @@ def record_task(
         "shim_pid": shim_pid,
         "shim_start_ticks": processes.start_ticks(shim_pid) or 0,
         "container": container,
+        "prints": prints,
     }
     temporary = "%s.%d.tmp" % (task_path(folder, rank), os.getpid())
     with open(temporary, "wb") as f:

@@ -278,7 +278,7 @@ class Supervisor:
                     e["kind"] == protocol.TASK_STARTED and e["rank"] == rank for e in self.events.past
                 ):
                     self.events.write(
-                        protocol.TASK_STARTED, rank=rank, pid=record["pid"], container=record["container"]
+                        protocol.TASK_STARTED, rank=rank, pid=record["pid"], **_of_container(record)
                     )
 
     def _notice_exits(self) -> None:
@@ -361,6 +361,12 @@ class Supervisor:
             if event["kind"] == protocol.TASK_STARTED:
                 return float(event["boot_s"])
         return system.boot_s()
+
+
+def _of_container(record: protocol.TaskRecord) -> Dict[str, Any]:
+    if record.get("container") is None:
+        return {}
+    return {"container": record["container"], "output": record["prints"]}
 
 
 def free_port() -> int:

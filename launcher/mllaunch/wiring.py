@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mllaunch.schedulers.agent_process import AgentProcess
     from mllaunch.schedulers.local import LocalScheduler
     from mllaunch.usecases.collect import Collector
+    from mllaunch.usecases.images import MadeImage
     from mllaunch_containers.engine import Docker
 
 
@@ -149,6 +150,33 @@ class App:
             network=during,
         )
         return EngineImageBuilder(made)
+
+    def made_images(self) -> list[MadeImage]:
+        """The images in this machine's engine that mllaunch has made. MllaunchError if there is no engine."""
+        from mllaunch.errors import MllaunchError
+        from mllaunch.images.builder import explained
+        from mllaunch.usecases.images import made
+        from mllaunch_containers.spec import ENVIRONMENT, ImageError
+
+        if self.engine_answer.version is None:
+            raise MllaunchError(
+                "no_engine", self.engine_answer.problem or "no engine answers", hint="docker info"
+            )
+        try:
+            return list(made(self.docker.images(ENVIRONMENT)))
+        except ImageError as error:
+            raise explained(error) from error
+
+    def remove_image(self, image: MadeImage) -> None:
+        """Remove an image with all its tags. MllaunchError, if a container still uses it, for one."""
+        from mllaunch.images.builder import explained
+        from mllaunch_containers.spec import ImageError
+
+        try:
+            for name in image.names or (image.id,):
+                self.docker.remove(name)
+        except ImageError as error:
+            raise explained(error) from error
 
     def config(self, root: str | None, flags: Mapping[str, object]) -> Config:
         from mllaunch.config import load

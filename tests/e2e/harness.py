@@ -74,6 +74,8 @@ class Home:
             "TERM": "xterm-256color",
             "GIT_CONFIG_NOSYSTEM": "1",
             "MLLAUNCH_HOME": str(self.path),
+            # Whatever engine this machine may have is not for tests of processes; tests of containers name theirs.
+            "DOCKER_HOST": f"unix://{folder}/no-engine.sock",
             "MLLAUNCH_LEASE_DIR": str(self.leases),
         }
 

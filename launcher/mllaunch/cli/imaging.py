@@ -35,9 +35,9 @@ def specification(app: App, config: Config, snapshot: Snapshot, project: str, wo
     return ImageSpec(project, environment, code, __version__)
 
 
-def ensure(app: App, config: Config, snapshot: Snapshot, job: JobSpec, *, quiet: bool) -> Image:
+def ensure(app: App, config: Config, snapshot: Snapshot, project: str, workdir: str, *, quiet: bool) -> Image:
     """The image, made if it is not there; says so on stderr unless quiet."""
-    spec = specification(app, config, snapshot, job.project, job.workdir)
+    spec = specification(app, config, snapshot, project, workdir)
     builder = app.images(config.image.registry, config.container.network)
     image = builder.find(spec)
     cached = image is not None

@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "Write a run as a folder: config, notes, run_info, outputs.",
     "note": "Replace a run's note.",
     "tag": "Add tags to a run.",
+    "image": "Build, show and remove container images.",
     "doctor": "Check what runs need, and say how to mend what is missing.",
     "config": "Show the configuration and where each value came from.",
     "prune": "Free what runs keep on this machine.",

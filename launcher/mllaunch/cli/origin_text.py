@@ -15,6 +15,9 @@ def render(document: dict[str, Any], now: str, stream: IO[Any]) -> str:
     """Who wrote these bytes, then who was given them. document: of usecases.provenance.origin."""
     sheet = Sheet(stream)
     sheet.headline(document["digest"], times.bytes(document["size_bytes"]))
+    if document["image_of"]:
+        _image(sheet, document["image_of"], now)
+        return sheet.text()
     if not document["written_by"]:
         sheet.row("written by", "no run that is known here")
     shown = document["written_by"][:_LISTED] if sheet.on_terminal else document["written_by"]
@@ -29,6 +32,20 @@ def render(document: dict[str, Any], now: str, stream: IO[Any]) -> str:
         sheet.gap()
         sheet.row("more", f"mllaunch provenance {document['written_by'][0]['run']['name']}")
     return sheet.text()
+
+
+def _image(sheet: Sheet, places: list[dict[str, Any]], now: str) -> None:
+    """A container image: its code, and the runs that used it, newest first."""
+    code = places[0]["code"]
+    sheet.row("image", *dict.fromkeys(place["path"] for place in places))
+    sheet.row("code", f"{code['commit']} on {code['branch'] or 'no branch'}")
+    places = sorted(places, key=lambda place: place["run"]["submitted_at"], reverse=True)
+    runs = [
+        f"{p['run']['name']}  {p['run']['state']}, submitted "
+        f"{times.when(p['run']['submitted_at'], now, terminal=sheet.on_terminal)}"
+        for p in places
+    ]
+    sheet.items("runs", runs, _LISTED)
 
 
 def _writer(sheet: Sheet, place: dict[str, Any], now: str) -> None:

@@ -97,13 +97,30 @@ def _environment(sheet: Sheet, document: Document) -> None:
         count = "" if packages is None else f", {_counted(len(packages), 'package')}"
         sheet.row("python", f"{python['implementation']} {python['version']}{count}", python["executable"])
     if document["image"]:
-        sheet.row("image", f"{document['image']['reference']} {document['image']['digest']}")
+        image(sheet, document["image"])
+        engine = document["engine"]
+        by = f", in {engine['name']} {engine['version']}" if engine else ""
+        sheet.row("", f"on {document['image']['base']}{by}")
+    else:
+        sheet.row("runtime", f"{document['runtime']}: {document['runtime_why']}")
+    if document["lock"]:
+        lock = document["lock"]
+        how = "versions were open, and resolved to " if lock["resolved"] else ""
+        sheet.row("lock", f"{lock['path']}  {how}{lock['digest']}")
     if sheet.on_terminal:
         sheet.row("variables", " ".join(document["variables"]))
     else:
         sheet.items("variables", [f"{name}={value}" for name, value in document["variables"].items()])
     if document["redacted"]:
         sheet.row("withheld", " ".join(document["redacted"]))
+
+
+def image(sheet: Sheet, document: Document) -> None:
+    """What the run's container was made from."""
+    if "@" in document["reference"]:
+        sheet.row("image", document["reference"])
+    else:
+        sheet.row("image", document["digest"], document["reference"])
 
 
 def _hosts(hosts: list[Document]) -> list[list[str]]:

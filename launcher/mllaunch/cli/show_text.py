@@ -21,6 +21,8 @@ def render(document: dict[str, Any], now: str, stream: IO[Any] | None) -> str:
     parts.notes(sheet, run)
     parts.command(sheet, document["command"])
     parts.code(sheet, document["code"])
+    if document["image"]:
+        parts.image(sheet, document["image"])
     for place in document["places"]:
         _place(sheet, place)
     sheet.items("data", [entry["path"] for entry in document["inputs"]], _TASKS)

@@ -123,7 +123,9 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     if prepared.choice.engine is not None:
         from mllaunch.cli import imaging
 
-        image = imaging.ensure(app, config, snapshot, plan.job, quiet=asked["as_json"])
+        image = imaging.ensure(
+            app, config, snapshot, plan.job.project, plan.job.workdir, quiet=asked["as_json"]
+        )
         run = run._replace(image=image)
         credentials = imaging.credentials(app, image)
         socket = prepared.choice.engine.socket

@@ -1,12 +1,16 @@
-"""A file that a run wrote or read, known by its content."""
+"""What a run wrote, read or ran in, known by its content."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from mllaunch.domain.run import Run
 
 WRITTEN = "file"
 READ = "data"
+IMAGE = "image"
 
 # What precedes a digest where it stands alone: it says everything that changes the output.
 _ALGORITHM = "sha256:"
@@ -16,7 +20,8 @@ class Artifact(NamedTuple):
     """One file of one attempt on one node.
 
     sha256: of the file's bytes, 64 hexadecimal digits. path: relative to the root of the run's checkout; names that
-    are not UTF-8 hold lone surrogates (PEP 383). kind: WRITTEN (by the tasks) or READ (data of the run).
+    are not UTF-8 hold lone surrogates (PEP 383). kind: WRITTEN (by the tasks) or READ (data of the run); or IMAGE: path
+    is then the reference of the container image.
     """
 
     sha256: str
@@ -38,6 +43,16 @@ def parse_digest(text: str) -> str | None:
     hexadecimal = text.lower().removeprefix(_ALGORITHM)
     is_digest = len(hexadecimal) == 64 and not hexadecimal.strip("0123456789abcdef")
     return hexadecimal if is_digest else None
+
+
+def of_image(run: Run) -> Iterator[Artifact]:
+    """The image of a run, by its digest in a registry and by what the engine calls it."""
+    if run.image is not None:
+        for found in dict.fromkeys((run.image.digest, run.image.id)):
+            sha256 = parse_digest(found)
+            if sha256 is not None:
+                reference, host = run.image.reference, run.submitted_by_host
+                yield Artifact(sha256, run.id, 1, host, reference, IMAGE, run.image.size_bytes)
 
 
 def identified(

@@ -26,7 +26,6 @@ _NEVER = (
     ("outputs.kind: which outputs are checkpoints", _LATER),
     ("outputs.code: which code was live when a file was written", _LATER),
     ("lineage: which runs this one continued, and which continued it", _LATER),
-    ("environment.lock: a lock file of the environment", _LATER),
 )
 
 _PROBLEMS = {
@@ -61,12 +60,21 @@ def _entry(what: str, why: str, attempt: int | None = None, node: str | None = N
 
 
 def _always(run: Run) -> Iterator[tuple[str, str]]:
-    if run.spec.in_place:
-        why = f"the run worked in the working tree itself, and edits made there meanwhile are {_LATER}"
+    if run.image is None:
+        if run.spec.in_place:
+            why = f"the run worked in the working tree itself, and edits made there meanwhile are {_LATER}"
+        else:
+            why = f"the run had a checkout of its own; edits made inside of it meanwhile are {_LATER}"
+        yield "code.changes: edits to the code during the run", why
+        yield "environment.image: a container image", f"the {run.spec.runtime} runtime uses none"
+        yield (
+            "environment.lock: a lock file of the environment",
+            f"the {run.spec.runtime} runtime installs nothing",
+        )
     else:
-        why = f"the run had a checkout of its own; edits made inside of it meanwhile are {_LATER}"
-    yield "code.changes: edits to the code during the run", why
-    yield "environment.image: a container image", f"the {run.spec.runtime} runtime uses none"
+        yield "code.changes.diff, code.changes.in_use: what a change was, and whether it took effect", _LATER
+        if run.image.lock is None:
+            yield "environment.lock: a lock file of the environment", "no file says which packages are needed"
     yield "hosts.scheduler: a job number and a queue", f"the {run.spec.backend} scheduler has none"
     yield from _NEVER
 

@@ -47,7 +47,7 @@ def document(recorded: Recorded) -> Document:
         "schema": SCHEMA,
         "run": run_part(recorded),
         "command": command_part(run),
-        "code": code_part(run),
+        "code": code_part(run, views),
         "environment": _environment(run, status.attempt, views),
         "hosts": [_host(run, number, node, view) for (number, node), view in views.items()],
         "inputs": _inputs(views),
@@ -92,7 +92,7 @@ def command_part(run: Run) -> Document:
     }
 
 
-def code_part(run: Run) -> Document:
+def code_part(run: Run, views: Views) -> Document:
     snapshot = run.snapshot
     return {
         "commit": snapshot.commit,
@@ -106,7 +106,17 @@ def code_part(run: Run) -> Document:
         "ref": snapshot.ref,
         "in_place": run.spec.in_place,
         "nodes": [],
-        "changes": [],
+        "changes": [
+            {
+                **{name: change[name] for name in ("at", "rank", "path", "before", "after")},
+                "node": node,
+                "attempt": number,
+                "diff": None,
+                "in_use": "unknown",
+            }
+            for (number, node), view in views.items()
+            for change in view.get("code_changes", ())
+        ],
     }
 
 
@@ -115,9 +125,20 @@ def _environment(run: Run, newest: int, views: Views) -> Document:
     nodes = [view for (number, _), view in views.items() if number == newest]
     told = next((view for view in nodes if view["host"]), None)
     python = next((view["python"] for view in nodes if view["python"]), None)
+    engine = next((view["engine"] for view in nodes if view.get("engine")), None)
     return {
         "runtime": run.spec.runtime,
-        "image": None,
+        "runtime_why": run.spec.runtime_why,
+        "image": run.image
+        and {
+            "reference": run.image.reference,
+            "digest": run.image.digest,
+            "id": run.image.id,
+            "environment": run.image.environment,
+            "base": run.image.base,
+            "size_bytes": run.image.size_bytes,
+        },
+        "engine": engine and {"name": engine["name"], "version": engine["version"]},
         "python": python
         and {
             "version": python.get("version"),
@@ -125,7 +146,7 @@ def _environment(run: Run, newest: int, views: Views) -> Document:
             "executable": python.get("executable"),
             "packages": python.get("packages"),
         },
-        "lock": None,
+        "lock": run.image and run.image.lock and run.image.lock._asdict(),
         "variables": told["variables"] if told else {},
         "redacted": told["redacted"] if told else [],
     }
@@ -222,6 +243,7 @@ def _logs(views: Views, lengths: dict[tuple[int, str, str], int]) -> list[Docume
                     "rank": int(rank),
                     "attempt": number,
                     "stream": kind,
+                    "through": view["tasks"].get(rank, {}).get("output") or "files",
                     "size_bytes": sealed[name]["size_bytes"]
                     if name in sealed
                     else lengths[number, node, name],

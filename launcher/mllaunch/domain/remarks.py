@@ -19,7 +19,8 @@ def warnings(run: Run, status: RunStatus, views: Views) -> list[str]:
     for (number, node), view in views.items():
         where = f" (attempt {number} on {node})" if several else ""
         found += [
-            text + where for text in (*_changed(view), *_gaps(view), *_restarts(view), *_processes(view))
+            text + where
+            for text in (*_code(view), *_changed(view), *_gaps(view), *_restarts(view), *_processes(view))
         ]
     return found
 
@@ -28,6 +29,15 @@ def _of_record(status: RunStatus) -> list[str]:
     if status.seal == "unsealed":
         return ["its record was never sealed, and may lack anything"]
     return ["its record has gaps"] if status.seal == "sealed-with-gaps" else []
+
+
+def _code(view: dict[str, Any]) -> list[str]:
+    paths = list(dict.fromkeys(change["path"] for change in view.get("code_changes", ())))
+    if not paths:
+        return []
+    more = ", ..." if len(paths) > _NAMED else ""
+    files = "1 file of the code" if len(paths) == 1 else f"{len(paths)} files of the code"
+    return [f"{files} changed in the container during the run: {', '.join(paths[:_NAMED])}{more}"]
 
 
 def _changed(view: dict[str, Any]) -> list[str]:

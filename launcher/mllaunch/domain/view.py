@@ -6,9 +6,10 @@ A view is a JSON document, so that it can be stored and grow without a migration
     waiting     {wanted, free, holders, ahead, foreign} while it waits for GPUs
     gpus        [uuid]; gpu_indices: their numbers on the node, in the same order
     workdir     {path, method}
-    tasks       {rank: {pid, started_at, exit: ExitRecord | null, out_of_memory}}
+    tasks       {rank: {pid, container, output, started_at, exit: ExitRecord | null, out_of_memory}}
+    engine      {name, version, image, pulled} of containers
     host, variables, redacted, python, usage
-    data        [DATA event fields], data_changes [..]
+    data        [DATA event fields], data_changes [..], code_changes [..]
     gaps, not_captured, stops, leftovers, gpus_still_used, restarts: lists, in order
     seal        {status, at, streams} once sealed and verified by the collector
 """
@@ -47,6 +48,8 @@ def empty() -> View:
         "usage": None,
         "data": [],
         "data_changes": [],
+        "engine": None,
+        "code_changes": [],
         "gaps": [],
         "not_captured": [],
         "stops": [],
@@ -89,6 +92,8 @@ def _workdir(view: View, event: Event) -> View:
 
 def _task_started(view: View, event: Event) -> View:
     task = {"pid": event["pid"], "started_at": event["at"], "exit": None, "out_of_memory": False}
+    if event.get("container"):
+        task.update(container=event["container"], output=event.get("output"))
     return {
         "tasks": {**view["tasks"], str(event["rank"]): task},
         "started_at": view["started_at"] or event["at"],
@@ -141,9 +146,14 @@ def _usage(view: View, event: Event) -> View:
 
 def _appends(key: str) -> Any:
     def change(view: View, event: Event) -> View:
-        return {key: [*view[key], {**_fields(event), "at": event["at"]}]}
+        # A view that an earlier version has stored lacks what that one did not know of.
+        return {key: [*view.get(key, ()), {**_fields(event), "at": event["at"]}]}
 
     return change
+
+
+def _engine(view: View, event: Event) -> View:
+    return {"engine": _fields(event)}
 
 
 def _fields(event: Event) -> dict[str, Any]:
@@ -165,6 +175,8 @@ _CHANGES = {
     protocol.USAGE: _usage,
     protocol.DATA: _appends("data"),
     protocol.DATA_CHANGED: _appends("data_changes"),
+    protocol.CODE_CHANGED: _appends("code_changes"),
+    protocol.ENGINE: _engine,
     protocol.GAP: _appends("gaps"),
     protocol.NOT_CAPTURED: _appends("not_captured"),
     protocol.LEFTOVERS: _appends("leftovers"),

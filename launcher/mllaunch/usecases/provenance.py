@@ -62,7 +62,7 @@ def origin(log: RunLog, sha256: str, size_bytes: int | None) -> dict[str, Any]:
 
     NotFound if no run is known to have done either.
     """
-    from mllaunch.domain.artifact import WRITTEN, digest
+    from mllaunch.domain.artifact import IMAGE, READ, WRITTEN, digest
     from mllaunch.errors import NotFound
 
     found = log.artifacts(sha256)
@@ -70,17 +70,21 @@ def origin(log: RunLog, sha256: str, size_bytes: int | None) -> dict[str, Any]:
         size = "" if size_bytes is None else f", {size_bytes} bytes"
         raise NotFound(
             "unknown_file",
-            "no run is known to have written or read a file with these bytes",
+            "no run is known to have written or read a file with these bytes, nor to have run in such an image",
             evidence=(f"looked for sha256:{sha256}{size}",),
             hint="files of a run are known once it has ended; mllaunch ps shows which still go on",
         )
-    written = [artifact for artifact in found if artifact.kind == WRITTEN]
+
+    def places(kind: str) -> list[dict[str, Any]]:
+        return [_place(log, artifact) for artifact in found if artifact.kind == kind]
+
     return {
         "schema": FILE_SCHEMA,
         "digest": digest(sha256),
         "size_bytes": found[0].size_bytes,
-        "written_by": [_place(log, artifact) for artifact in written],
-        "read_by": [_place(log, artifact) for artifact in found if artifact.kind != WRITTEN],
+        "written_by": places(WRITTEN),
+        "read_by": places(READ),
+        "image_of": places(IMAGE),
         "ancestors": [],
         "not_captured": [
             {"what": what, "why": "not recorded by this version"}

@@ -28,7 +28,8 @@ def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict
         "run": provenance.run_part(recorded),
         "waiting": status.waiting,
         "command": provenance.command_part(run),
-        "code": provenance.code_part(run),
+        "code": provenance.code_part(run, recorded.views),
+        "image": run.image and {"reference": run.image.reference, "digest": run.image.digest},
         "places": [_place(node, view) for node, view in newest],
         "inputs": [{"path": path} for path in run.spec.data],
         "outputs": {"files": len(written), "size_bytes": sum(line["size_bytes"] or 0 for line in written)}
@@ -58,6 +59,7 @@ def _place(node: str, view: dict[str, Any]) -> dict[str, Any]:
             {
                 "rank": int(rank),
                 "pid": task["pid"],
+                "container": task.get("container"),
                 "started_at": task["started_at"],
                 "exit_code": task["exit"]["exit_code"] if task["exit"] else None,
                 "signal": task["exit"]["signal"] if task["exit"] else None,

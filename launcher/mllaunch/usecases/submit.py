@@ -149,6 +149,10 @@ def add(log: RunLog, run: Run, ids: Ids, chosen: str | None) -> Run:
     for _ in range(_NAME_TRIES):
         try:
             log.add(run, RunStatus(State.PACKAGING))
+            if run.image is not None:
+                from mllaunch.domain.artifact import of_image
+
+                log.add_artifacts(of_image(run))
         except NameTaken:
             if chosen is not None:
                 raise

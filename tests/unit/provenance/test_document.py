@@ -159,6 +159,7 @@ def test_a_running_run_has_no_digest_that_could_still_change() -> None:
             "rank": 0,
             "attempt": 1,
             "stream": "stdout",
+            "through": "files",
             "size_bytes": 5,
             "sha256": None,
             "gaps": [],
