@@ -11,7 +11,7 @@ step() { printf '\n$ %s\n' "$*"; "$@"; }
 
 [ -d "$project" ] || step mllaunch init --example digits "$project"
 cd "$project"
-step mllaunch run train.py --epochs 5
+step mllaunch run --runtime process train.py --epochs 5   # without it, in a container where Docker answers
 step mllaunch provenance @last
 printf '\nNext: cd %s; mllaunch ps; mllaunch show @last; mllaunch files @last\n' "$project"
 printf '(with PATH=%s:$PATH and MLLAUNCH_HOME=%s)\n' "${PATH%%:*}" "$MLLAUNCH_HOME"

@@ -21,8 +21,9 @@ def test_on_a_terminal_it_says_what_runs_and_where(
     assert shown.rc == 0
     lines = shown.stdout.replace("\r\n", "\n").splitlines()
     assert lines[0] == f"✓ code   {commit[:7]} main (clean)"
-    assert re.fullmatch(r"✓ placed \S+ via local \(no GPU\)", lines[1])
-    assert re.fullmatch(r"Run ([a-z]+-[a-z]+-\d+)   follow: mllaunch logs -f \1", lines[2])
+    assert re.fullmatch(r"- image  none, a process of this machine: no container engine answers at \S+", lines[1])
+    assert re.fullmatch(r"✓ placed \S+ via local \(no GPU\)", lines[2])
+    assert re.fullmatch(r"Run ([a-z]+-[a-z]+-\d+)   follow: mllaunch logs -f \1", lines[3])
     mllaunch.wait("@last")
 
 
@@ -186,7 +187,7 @@ def test_a_run_that_nobody_asks_about_is_collected_sealed_and_leaves_no_process(
         (["submit", "--max-retries", "-1", "train.py"], 2, "--max-retries"),
         (["submit", "--memory", "lots", "train.py"], 2, "--memory"),
         (["submit", "--backend", "ray", "train.py"], 2, "ray"),
-        (["submit", "--runtime", "docker", "train.py"], 2, "docker"),
+        (["submit", "--runtime", "docker", "train.py"], 1, "no container engine answers"),
         (["submit", "--nodes", "2", "train.py"], 2, "--nodes"),
         (["submit", "--cpus", "100000", "train.py"], 2, "--cpus"),
         (["submit", "--memory", "900TiB", "train.py"], 2, "--memory"),

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_wheel_holds_both_packages_and_an_example_that_init_can_copy(tmp_path: Path) -> None:
+def test_the_wheel_holds_all_packages_and_an_example_that_init_can_copy(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,
@@ -21,7 +21,11 @@ def test_the_wheel_holds_both_packages_and_an_example_that_init_can_copy(tmp_pat
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
         archive.extractall(installed)
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"mllaunch", "mllaunch_agent"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "mllaunch",
+        "mllaunch_agent",
+        "mllaunch_containers",
+    }
     program = (
         "import mllaunch, mllaunch_agent, sys\n"
         f"assert mllaunch.__file__.startswith({str(installed)!r}), mllaunch.__file__\n"

@@ -259,7 +259,7 @@ def _config(values: dict[str, Any], origins: dict[str, str]) -> Config:
         container=Container(
             network=values["container.network"],
             mounts=values["container.mounts"],
-            shm_bytes=values["container.shm_size"],
+            shm_size_bytes=values["container.shm_size"],
         ),
         python=values["python"],
         env=values["env"],

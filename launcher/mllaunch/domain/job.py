@@ -28,11 +28,11 @@ class Resources(NamedTuple):
 
 class Container(NamedTuple):
     """What a container is given besides its image. network: host, bridge, none, or a network of the engine's.
-    mounts: (source, target, writable), absolute paths. shm_bytes: of /dev/shm; None is half of the memory."""
+    mounts: (source, target, writable), absolute paths. shm_size_bytes: of /dev/shm; None is half of the memory."""
 
     network: str = "host"
     mounts: tuple[tuple[str, str, bool], ...] = ()
-    shm_bytes: int | None = None
+    shm_size_bytes: int | None = None
 
 
 class JobSpec(NamedTuple):

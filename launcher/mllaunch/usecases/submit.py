@@ -87,7 +87,7 @@ def container_spec(
         "workspace": WORKSPACE,
         "network": wanted.network,
         "mounts": [{"source": s, "target": t, "writable": w} for s, t, w in wanted.mounts],
-        "shm_bytes": wanted.shm_bytes,
+        "shm_bytes": wanted.shm_size_bytes,
         "memory_bytes": resources.memory_bytes,
         "cpus": resources.cpus,
     }

@@ -29,6 +29,7 @@ def request(*words: str, command: bool = False, **changes: Any) -> Request:
         project=None,
         backend="local",
         runtime="process",
+        runtime_why="it was asked for",
         in_place=False,
         python=None,
         environment=(),
