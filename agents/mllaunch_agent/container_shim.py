@@ -91,7 +91,7 @@ class _Keeper:
         self._wait = wait
         self._engine = Engine(launch.engine)
         self._id = ""
-        self._gone = False  # whether the engine has been away while the container ran
+        self._gone = False  # whether the engine has been away meanwhile
         self._ended_s: Optional[float] = (
             None  # when the task was found to have ended, while the engine is away
         )
@@ -268,8 +268,17 @@ class _Keeper:
             at=_rfc3339(str(state.get("FinishedAt") or "")),
             observed_by="engine",
             out_of_memory=bool(state.get("OOMKilled")),
-            engine_restarted=self._gone and code in (137, 143) and not state.get("OOMKilled"),
+            by_engine=self._was_stopped(state),
         )
+
+    def _was_stopped(self, state: Dict[str, Any]) -> bool:
+        """Whether it was the engine that ended it."""
+        if not state["ExitCode"] or state.get("OOMKilled"):
+            return False
+        try:
+            return self._gone or self._engine.was_killed(self._id)
+        except OSError:
+            return True  # it went down just now
 
     def _write_unheard(self, main: "_Main") -> None:
         """The engine can say nothing any more: the kernel may."""
@@ -298,7 +307,7 @@ class _Keeper:
         at: Optional[str] = None,
         observed_by: Optional[str] = None,
         out_of_memory: Optional[bool] = None,
-        engine_restarted: bool = False,
+        by_engine: bool = False,
     ) -> None:
         record: protocol.ExitRecord = {
             "rank": self._launch.rank,
@@ -310,7 +319,7 @@ class _Keeper:
             "cpu_s": None,
             "max_rss_bytes": None,
             "out_of_memory": out_of_memory,
-            "engine_restarted": engine_restarted,
+            "by_engine": by_engine,
         }
         while True:
             try:

@@ -8,6 +8,7 @@ Why not Docker's SDK: importing it takes 150 ms of processor time, as long as th
 and the agent works with nothing but Python. Building, pushing and pulling, where that does not matter, use the SDK.
 
 Requests are HTTP/1.0: the answer ends with the connection, so nothing needs to be unchunked, and a stream is a file.
+But for one whose end must be told from the engine's death: a task's output, which tells neither by its content.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
-__all__ = ["Answer", "Engine", "EngineError", "EngineGone", "Frames", "socket_path"]
+__all__ = ["Answer", "Chunks", "Engine", "EngineError", "EngineGone", "Frames", "socket_path"]
 
 _TIMEOUT_S = 120.0  # creating a container on a busy disk can take this long
 _PING_TIMEOUT_S = 5.0
@@ -88,15 +90,14 @@ class Engine:
         headers = {"X-Registry-Auth": credentials} if credentials else {}
         path = "/images/create?fromImage=%s" % _quoted(reference)
         with self._call("POST", path, headers=headers, timeout_s=None) as answer:
-            for line in answer.lines():
-                _raise_streamed(json.loads(line))
+            for message in answer.documents():
+                _raise_streamed(message)
 
     def load(self, parts: Iterable[bytes], size_bytes: int) -> str:
         """Take images from a tar of ``size_bytes`` bytes; what the engine says of them."""
         said = []
         with self._call("POST", "/images/load?quiet=1", body=parts, size_bytes=size_bytes) as answer:
-            for line in answer.lines():
-                message = json.loads(line)
+            for message in answer.documents():
                 _raise_streamed(message)
                 said.append(str(message.get("stream", "")).strip())
         return " ".join(said)
@@ -133,7 +134,7 @@ class Engine:
     def waiting(self, container: str) -> "Answer":
         """A connection on which something comes once the container has ended (an engine may say something before):
         poll its fileno(), and drain() it."""
-        return self._call("POST", "/containers/%s/wait" % container, wait_for_head=False, timeout_s=None)
+        return self._call("POST", "/containers/%s/wait" % container, polled=True, wait_for_head=False)
 
     def wait(self, container: str, timeout_s: float) -> int:
         """Its exit code, once it has ended. EngineGone if that takes longer."""
@@ -141,9 +142,12 @@ class Engine:
         return int(answer["StatusCode"])
 
     def output(self, container: str, follow: bool = True) -> "Answer":
-        """All that it has printed so far and, with follow, will print until it ends: see Frames."""
+        """All that it has printed so far and, with follow, will print until it ends: see Frames.
+
+        With follow: poll its fileno(), drain() it, and ask is_whole() at the end.
+        """
         path = "/containers/%s/logs?follow=%d&stdout=1&stderr=1" % (container, follow)
-        return self._call("GET", path, timeout_s=None if follow else _TIMEOUT_S)
+        return self._call("GET", path, polled=follow)
 
     def kill(self, container: str, signal: str) -> None:
         """Send a signal to its main process; harmless if it does not run."""
@@ -152,6 +156,14 @@ class Engine:
         except EngineError as e:
             if e.status not in (404, 409):
                 raise
+
+    def was_killed(self, container: str) -> bool:
+        """Whether a signal was sent to it through the engine, which also does so when it goes down. Remembered for
+        the latest few hundred events, and until then."""
+        filters = json.dumps({"container": [container], "event": ["kill"]})
+        path = "/events?since=0&until=%d&filters=%s" % (time.time() + 1, _quoted(filters))
+        with self._call("GET", path) as answer:
+            return any(True for _ in answer.lines())
 
     def remove(self, container: str) -> None:
         """Remove it, running or not, with its anonymous volumes; harmless if there is none."""
@@ -193,8 +205,10 @@ class Engine:
         data = b"" if body is None else json.dumps(body).encode("ascii")
         with self._call(method, path, body=(data,), size_bytes=len(data), timeout_s=timeout_s) as answer:
             text = answer.read()
+        if answer.status in _WITHOUT_BODY:
+            return {}
         try:
-            return json.loads(text) if text.strip() else {}
+            return json.loads(text)
         except ValueError as e:
             raise EngineGone("%s: not an answer of a container engine" % self.path) from e
 
@@ -207,13 +221,16 @@ class Engine:
         size_bytes: int = 0,
         headers: Optional[Mapping[str, str]] = None,
         timeout_s: Optional[float] = _TIMEOUT_S,
+        polled: bool = False,
         wait_for_head: bool = True,
     ) -> "Answer":
+        """polled: the caller waits for what comes by itself, however long that takes."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(timeout_s)
             connection.connect(self.path)
-            head = ["%s %s HTTP/1.0" % (method, path), "Host: engine", "Content-Length: %d" % size_bytes]
+            head = ["%s %s HTTP/1.%d" % (method, path, polled), "Host: engine", "Connection: close"]
+            head += ["Content-Length: %d" % size_bytes]
             head += ["Content-Type: application/x-tar" if path.startswith("/images/load") else _JSON_BODY]
             head += ["%s: %s" % pair for pair in (headers or {}).items()]
             connection.sendall("\r\n".join(head).encode("ascii") + b"\r\n\r\n")
@@ -222,29 +239,36 @@ class Engine:
                     connection.sendall(part)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it refuses before it has heard all; its answer says why
-            answer = Answer(connection, self.path, method != "HEAD", buffered=timeout_s is not None)
+            answer = Answer(connection, self.path, method != "HEAD", polled)
         except OSError as e:
             connection.close()
             raise EngineGone("%s: %s" % (self.path, e.strerror or e)) from e
         if wait_for_head:
             answer.check()
+        if polled:
+            connection.settimeout(None)
         return answer
 
 
 _PATH_STAT = "x-docker-container-path-stat"
 _JSON_BODY = "Content-Type: application/json"
+_WITHOUT_BODY = (204, 304)
+_BROKE = "the connection broke"
 
 
 class Answer:
     """What comes back on one connection, read as it comes. A context manager that closes the connection."""
 
-    def __init__(self, connection: socket.socket, path: str, has_body: bool, buffered: bool) -> None:
+    def __init__(self, connection: socket.socket, path: str, has_body: bool, polled: bool) -> None:
         self._connection = connection
         self._path = path
         # A head that is read without looking ahead leaves the body to poll(2).
-        self._file = connection.makefile("rb", buffering=_BLOCK if buffered else 0)
+        self._file = connection.makefile("rb", buffering=0 if polled else _BLOCK)
         self._has_body = has_body
         self._checked = False
+        self._left: Optional[int] = None  # bytes of the body still to come, where the head has said
+        self._chunks: Optional[Chunks] = None
+        self.status = 0
         self.headers: Dict[str, str] = {}  # by their names in small letters; there once check() has returned
 
     def __enter__(self) -> "Answer":
@@ -266,20 +290,33 @@ class Answer:
             return
         self._checked = True
         try:
-            status = self._read_head()
-            if status < 400:
+            self.status = self._read_head()
+            if self._has_body and self.headers.get("content-length", "").isdigit():
+                self._left = int(self.headers["content-length"])
+            elif self.headers.get("transfer-encoding", "").lower() == "chunked":
+                self._chunks = Chunks()
+            if self.status < 400:
                 return
-            text = self._file.read(_MAX_HEAD_BYTES) if self._has_body else b""
+            text = self._read_refusal() if self._has_body else b""
         except OSError as e:
             self.close()
             raise EngineGone("%s: %s" % (self._path, e.strerror or e)) from e
         self.close()
-        raise EngineError(status, _message(text, status))
+        raise EngineError(self.status, _message(text, self.status))
+
+    def _read_refusal(self) -> bytes:
+        text = b""
+        while len(text) < _MAX_HEAD_BYTES:
+            piece = self._file.read(_MAX_HEAD_BYTES)
+            if not piece:
+                break
+            text += piece
+        return self._chunks.feed(text) if self._chunks else text
 
     def _read_head(self) -> int:
         first = self._file.readline(_MAX_HEAD_BYTES).split(None, 2)
         if len(first) < 2 or not first[0].startswith(b"HTTP/") or not first[1].isdigit():
-            raise OSError("the connection broke" if not first else "not an answer of a container engine")
+            raise OSError(_BROKE if not first else "not an answer of a container engine")
         total = 0
         while True:
             line = self._file.readline(_MAX_HEAD_BYTES)
@@ -287,35 +324,85 @@ class Answer:
             if line in (b"\r\n", b"\n"):
                 return int(first[1])
             if not line or total > _MAX_HEAD_BYTES:
-                raise OSError("the connection broke")
+                raise OSError(_BROKE)
             key, _, value = line.decode("latin-1").partition(":")
             self.headers[key.strip().lower()] = value.strip()
 
     def drain(self) -> bytes:
-        """What has come, at least a byte unless it is the end: b"". Only where nothing was looked ahead."""
-        try:
-            return self._connection.recv(_BLOCK)
-        except OSError:
-            return b""  # the engine has gone: that is an end, too
+        """What has come, at least a byte unless it is the end: b"". Only of what is polled."""
+        while True:
+            try:
+                data = self._connection.recv(_BLOCK)
+                piece = data if self._chunks is None else self._chunks.feed(data)
+            except (OSError, ValueError):
+                return b""  # the engine has gone: that is an end, too
+            if self._left is not None:
+                self._left -= len(data)
+            if piece or not data or (self._chunks is not None and self._chunks.ended):
+                return piece
+
+    def is_whole(self) -> bool:
+        """Once drain() has said that this is the end: whether it is that of the answer, or of the engine."""
+        return self._chunks.ended if self._chunks is not None else not self._left
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes, all of it by default; b"" at the end."""
+        """Up to ``size`` bytes, all of it by default; b"" at the end. EngineGone if it ends before it should."""
         self.check()
         try:
             data: bytes = self._file.read(size)
         except OSError as e:
             raise EngineGone("%s: %s" % (self._path, e.strerror or e)) from e
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left > 0 and (size < 0 or not data):
+                raise EngineGone("%s: %s" % (self._path, _BROKE))
         return data
 
-    def lines(self) -> Iterator[bytes]:
+    def documents(self) -> Iterator[Any]:
         """JSON documents, one a line."""
         self.check()
         try:
             for line in self._file:
                 if line.strip():
-                    yield line
+                    yield json.loads(line)
         except OSError as e:
             raise EngineGone("%s: %s" % (self._path, e.strerror or e)) from e
+        except ValueError as e:
+            raise EngineGone("%s: %s" % (self._path, _BROKE)) from e
+
+
+class Chunks:
+    """Takes a body of unknown length apart as it comes in, RFC 9112, 7.1. Pure.
+
+    ended: whether the last chunk has come; a body without one was torn.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._data = b""
+        self._left = 0  # of the chunk and the line's end after it
+
+    def feed(self, data: bytes) -> bytes:
+        """What these bytes hold, torn anywhere. ValueError if they are not chunks."""
+        self._data += data
+        pieces = []
+        while self._data and not self.ended:
+            if self._left:
+                taken = self._data[: self._left]
+                pieces.append(taken[: max(0, self._left - 2)])
+                self._left -= len(taken)
+                self._data = self._data[len(taken) :]
+                continue
+            line, end, rest = self._data.partition(b"\r\n")
+            if not end:
+                if len(line) > _MAX_HEAD_BYTES:
+                    raise ValueError("not a chunk")
+                break
+            size = int(line.partition(b";")[0], 16)
+            self._data = rest
+            self._left = size + 2 if size else 0
+            self.ended = not size
+        return b"".join(pieces)
 
 
 class Frames:

@@ -112,9 +112,9 @@ def _failure(record: ExitRecord, node: str, oom: bool) -> Dict[str, Any]:
         return _reason("not_started", "could not start: %s" % record["error"], "user", node, rank)
     if oom:
         return _reason("out_of_memory", "killed: out of memory", "user", node, rank, retryable=True)
-    if record.get("engine_restarted"):
-        text = "ended with its container engine, exit code %s" % record["exit_code"]
-        return _reason("engine_restarted", text, "infrastructure", node, rank, retryable=True)
+    if record.get("by_engine"):
+        text = "stopped through the container engine, or with it; exit code %s" % record["exit_code"]
+        return _reason("engine_stopped", text, "infrastructure", node, rank, retryable=True)
     if record["signal"] is not None:
         text = "killed by %s" % signal_name(record["signal"])
         return _reason("signal", text, "user", node, rank, retryable=True)

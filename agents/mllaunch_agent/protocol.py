@@ -135,7 +135,7 @@ class ExitRecord(TypedDict):
     cpu_s: Optional[float]
     max_rss_bytes: Optional[int]
     out_of_memory: Optional[bool]  # the engine's word that the kernel killed for memory; None: ask the kernel
-    engine_restarted: bool  # the container ended with its engine
+    by_engine: bool  # it was the engine that ended it: by hand (docker stop), or going down
 
 
 class StopRequest(TypedDict):

@@ -222,7 +222,7 @@ def write_exit(
         "cpu_s": cpu_s,
         "max_rss_bytes": max_rss_bytes,
         "out_of_memory": None,
-        "engine_restarted": False,
+        "by_engine": False,
     }
     store_exit(folder, record)
 
