@@ -31,11 +31,14 @@ NO_GPU = (
     "GPUs were asked for, and the container has none: is the NVIDIA container toolkit installed on this node?"
 )
 
-# Until the second line the shell prints to the engine, and so says why it could not begin.
+# Until the last but one line the shell prints to the engine, and so says why it could not begin. It sets no variable
+# of its own but in a subshell: what is set here and was in the environment would reach the task.
 _SCRIPT = """\
-for gpu in /dev/nvidia[0-9]* /dev/dxg /dev/nvhost-gpu; do [ -e "$gpu" ] && gpus=yes; done
-if [ "$MLLAUNCH_GPUS_WANTED" ] && [ -z "$gpus" ]; then echo "%s" >&2; exit 125; fi
-unset MLLAUNCH_GPUS_WANTED
+if [ "$MLLAUNCH_GPUS_WANTED" ]; then
+    unset MLLAUNCH_GPUS_WANTED
+    (for gpu in /dev/nvidia[0-9]* /dev/dxg /dev/nvhost-gpu; do [ -e "$gpu" ] && exit; done; exit 1) ||
+        { echo "%s" >&2; exit 125; }
+fi
 exec >>%s/stdout 2>>%s/stderr || exit 125
 exec "$@"
 """ % (NO_GPU, _OURS, _OURS)
@@ -146,8 +149,8 @@ def request(
 
 
 def _variables(environment: Dict[str, str], gpus: Sequence[str], host: Host) -> Dict[str, str]:
-    # Only the leased GPUs exist inside, numbered from 0: the node's names would hide them.
-    hidden = ("CUDA_VISIBLE_DEVICES", "PWD")
+    # Only the leased GPUs exist inside, numbered from 0: the node's names would hide them, or ask for others.
+    hidden = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "PWD")
     variables = {name: value for name, value in environment.items() if name not in hidden}
     # A user without an entry in the image's passwd has neither a home nor a name, and libraries ask for both.
     if not host.user.startswith("0:"):

@@ -10,10 +10,11 @@ import json
 import os
 import select
 import time
-from typing import Any, Callable, Dict, Iterable, NamedTuple, NoReturn, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, NoReturn, Optional, Set, Tuple
 
 from mllaunch_agent import container, node, pidfd, protocol, shim, system
 from mllaunch_agent.engine import Answer, Engine, EngineError, EngineGone, Frames
+from mllaunch_agent.family import environment
 from mllaunch_agent.probes import processes
 from mllaunch_agent.watchdog import Watchdog
 
@@ -24,6 +25,9 @@ _LOOK_S = 5.0  # an exit that nothing told of is found within this time
 _START_PATIENCE_S = 10.0  # for a start that a shim which died may have asked for
 _ENGINE_PATIENCE_S = 60.0  # after the task's end, for an engine that is gone to come back and say how it was
 _FULL_DISK_PAUSE_S = 0.5
+_EMPTY_PAUSE_S = 0.1  # after an answer that says nothing: an engine with a fault must not keep us busy
+_LAGS_S = (0.02, 1.0)  # for the engine to notice an end that the kernel has told: at first, and at most
+_OVER = ("exited", "dead", "removing")
 
 Wait = Callable[[Iterable[int], Optional[float]], Set[int]]
 
@@ -56,7 +60,14 @@ def run(launch: Launch, revive: Callable[[], None], alive: int, close: Tuple[int
                 os.close(lock)  # or the lock would outlive this process
                 revive()
 
-            _Keeper(launch, Watchdog(alive, become_supervisor, wakeup).wait).keep()
+            watchdog = Watchdog(alive, become_supervisor, wakeup)
+
+            def wait(files: Iterable[int], timeout_s: Optional[float]) -> Set[int]:
+                ready = watchdog.wait(files, timeout_s)
+                _reap(watchdog.supervisors)
+                return ready
+
+            _Keeper(launch, wait).keep()
         status = 0
     finally:
         os._exit(status)
@@ -73,6 +84,19 @@ def look_after(launch: Launch) -> None:
         os.close(lock)
 
 
+def _reap(supervisors: List[int]) -> None:
+    """Collect our children that have ended. The task is none of them, so nobody else asks how."""
+    while True:
+        try:
+            pid = os.waitpid(-1, os.WNOHANG)[0]
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        if pid in supervisors:
+            supervisors.remove(pid)
+
+
 def _wait(files: Iterable[int], timeout_s: Optional[float]) -> Set[int]:
     poll = select.poll()
     for file in files:
@@ -85,16 +109,22 @@ def _explained(message: str) -> str:
     return container.NO_GPU if "could not select device driver" in message else message
 
 
+class _Lost(EngineError):
+    """The container is not there, or nothing can be heard of it: how the task ended cannot be known, if it began."""
+
+
 class _Keeper:
     def __init__(self, launch: Launch, wait: Wait) -> None:
         self._launch = launch
         self._wait = wait
         self._engine = Engine(launch.engine)
         self._id = ""
-        self._gone = False  # whether the engine has been away meanwhile
-        self._ended_s: Optional[float] = (
-            None  # when the task was found to have ended, while the engine is away
-        )
+        # A file that is there once a start was asked for.
+        self._mark = os.path.join(launch.folder, "starting-%d" % launch.rank)
+        self._gone = False  # whether the engine has been away since it last said that the container runs
+        self._lag_s = _LAGS_S[0]
+        # When the task was found to have ended, of which the engine does not tell.
+        self._ended_s: Optional[float] = None
 
     def keep(self) -> None:
         """See the task through. An error of ours leaves it running, to be looked after by the next."""
@@ -103,16 +133,20 @@ class _Keeper:
             self._id = created["Id"]
             state = self._start(created)
         except EngineError as e:
-            self._write(error=_explained(e.message))
+            unknown = isinstance(e, _Lost) and os.path.exists(self._mark)
+            self._write(error=None if unknown else _explained(e.message))
             return
-        pid = int(state.get("Pid") or 0)
-        prints = created["Config"]["Labels"]["mllaunch.output"]
+        labels = created["Config"]["Labels"]
+        pid = _seen_from_here(int(state.get("Pid") or 0), self._id, labels["mllaunch.run"])
+        prints = labels["mllaunch.output"]
         try:
             shim.record_task(self._launch.folder, self._launch.rank, os.getpid(), pid, self._id, prints)
         except FileExistsError:
             pass  # by a shim before this one
         main = _Main(pid)
-        output = _Output(self._launch, self._engine, self._id) if prints == container.ENGINE else None
+        output = None
+        if prints == container.ENGINE:
+            output = _Output(self._launch, self._engine, self._id, self._wait)
         try:
             self._follow(main, output)
         finally:
@@ -130,32 +164,43 @@ class _Keeper:
                 return act()
             except EngineGone as e:
                 if time.monotonic() > deadline_s:
-                    raise EngineError(0, "the container engine does not answer: %s" % e) from e
+                    raise _Lost(0, "the container engine does not answer: %s" % e) from e
             self._wait((), _RETRY_S)
 
     def _find_or_create(self) -> Dict[str, Any]:
-        found = self._engine.inspect(self._launch.name)
+        launch = self._launch
+        known = node.read_json(launch.manner)
+        started = os.path.exists(self._mark)
+        found = self._engine.inspect(launch.name)
         if found is None:
+            if started:  # a container must never run twice, and so must not its successor
+                raise _Lost(404, "the container was removed")
+            manner = container.Manner(*known) if known else container.Manner()
             try:
-                self._create()
+                self._engine.create(launch.name, launch.request(manner))
             except EngineError as e:
                 if e.status != 409:  # else another, of whose death the engine had not heard, was first
                     raise
-            found = self._engine.inspect(self._launch.name)
-            if found is None:
-                raise EngineError(404, "the container vanished as soon as it was made")
+            found = self._created()
+        if not known and not started:
+            found = self._find_manner(found)
         return found
 
-    def _create(self) -> None:
-        launch = self._launch
-        known = node.read_json(launch.manner)
-        manner = container.Manner(*known) if known else container.Manner()
-        made = self._engine.create(launch.name, launch.request(manner))
-        if not known:
-            if self._engine.stat(made, container.SHELL) is None:
-                manner = manner._replace(prints=container.ENGINE)
-                self._make_anew(manner)
-            self._remember(manner)
+    def _find_manner(self, found: Dict[str, Any]) -> Dict[str, Any]:
+        """The container, made anew if its image cannot do what was taken for granted."""
+        manner = container.Manner()
+        if self._engine.stat(found["Id"], container.SHELL) is None:
+            manner = manner._replace(prints=container.ENGINE)
+            self._make_anew(manner)
+            found = self._created()
+        self._remember(manner)
+        return found
+
+    def _created(self) -> Dict[str, Any]:
+        found = self._engine.inspect(self._launch.name)
+        if found is None:
+            raise EngineError(404, "the container vanished as soon as it was made")
+        return found
 
     def _make_anew(self, manner: container.Manner) -> str:
         self._engine.remove(self._launch.name)
@@ -166,21 +211,22 @@ class _Keeper:
 
     def _start(self, created: Dict[str, Any]) -> Dict[str, Any]:
         """Start it unless it has been started; its state. A container must never run twice."""
-        mark = os.path.join(self._launch.folder, "starting-%d" % self._launch.rank)
         state: Dict[str, Any] = created["State"]
-        if os.path.exists(mark):
+        if os.path.exists(self._mark):
             # A shim before this one asked for the start; the engine may still be about it.
             deadline_s = time.monotonic() + _START_PATIENCE_S
             while state["Status"] == "created" and time.monotonic() < deadline_s:
                 self._wait((), 0.1)
                 state = self._persistently(self._inspected)["State"]
         if state["Status"] == "created":
-            system.write_atomic(mark, b"", durable=False)
-            self._persistently(self._started)
-            state = self._persistently(self._inspected)["State"]
+            system.write_atomic(self._mark, b"", durable=False)
+            state = self._persistently(self._started)
         return state
 
     def _started(self) -> Dict[str, Any]:
+        state: Dict[str, Any] = self._inspected()["State"]
+        if state["Status"] != "created":
+            return state  # the engine has heard an earlier request, though its answer was lost
         try:
             self._engine.start(self._id)
         except EngineError as e:
@@ -191,12 +237,13 @@ class _Keeper:
             self._id = self._make_anew(manner)
             self._engine.start(self._id)
             self._remember(manner)
-        return {}
+        begun: Dict[str, Any] = self._inspected()["State"]
+        return begun
 
     def _inspected(self) -> Dict[str, Any]:
         found = self._engine.inspect(self._id)
         if found is None:
-            raise EngineError(404, "the container was removed")
+            raise _Lost(404, "the container was removed")
         return found
 
     # --- to the end -----------------------------------------------------------------------------------------
@@ -204,36 +251,46 @@ class _Keeper:
     def _follow(self, main: "_Main", output: "Optional[_Output]") -> None:
         """Until the container has ended and that is on record."""
         waiting: Optional[Answer] = None
-        while True:
-            try:
-                if waiting is None:
-                    waiting = self._engine.waiting(self._id)
-                if output:
-                    output.connect()
-                state = self._inspected()["State"]
-                if state["Status"] in ("exited", "dead"):
+        over = False
+        try:
+            while True:
+                try:
+                    if waiting is None:
+                        waiting = self._engine.waiting(self._id)
                     if output:
-                        output.finish()
-                    self._write_heard(state)
-                    break
-            except (EngineGone, EngineError) as e:
-                if (isinstance(e, EngineError) and e.status == 404) or self._is_hopeless(main):
+                        output.connect()
+                    state = self._inspected()["State"]
+                    over = state["Status"] in _OVER
+                    if over:
+                        if output:
+                            output.finish()
+                        self._write_heard(state)
+                        return
+                    self._gone = False  # an engine that is back, and has kept the container
+                    hopeless = self._is_hopeless(main, answers=True)
+                except (EngineGone, EngineError) as e:
+                    self._gone = self._gone or (isinstance(e, EngineGone) and not over)
+                    removed = isinstance(e, EngineError) and e.status == 404
+                    hopeless = removed or self._is_hopeless(main, answers=False)
+                    if waiting is not None:
+                        waiting.close()
+                    waiting = None
+                if hopeless:
                     self._write_unheard(main)
-                    break
-                if waiting is not None:
-                    waiting.close()
-                waiting = None
-                self._wait((), _RETRY_S)
-                continue
-            self._ended_s = None
-            waiting = self._await(waiting, output, main)
-        if waiting is not None:
-            waiting.close()
+                    return
+                if waiting is None:
+                    self._wait((), _RETRY_S)
+                else:
+                    waiting = self._await(waiting, output, main)
+        finally:
+            if waiting is not None:
+                waiting.close()
 
-    def _is_hopeless(self, main: "_Main") -> bool:
-        """The engine does not answer: whether the task has ended and the engine has had its time to say how."""
-        self._gone = True
-        if main.lives():
+    def _is_hopeless(self, main: "_Main", answers: bool) -> bool:
+        """Whether the task has ended, and the engine has had its time to say how. It may be away, or have failed to
+        notice; where it answers, a process that cannot be seen from here is taken to live as it says."""
+        if main.lives() or (answers and not main.is_seen()):
+            self._ended_s = None
             return False
         if self._ended_s is None:
             self._ended_s = time.monotonic()
@@ -251,10 +308,12 @@ class _Keeper:
                     continue
             if waiting.fileno() in ready and not waiting.drain():
                 waiting.close()
+                self._wait((), _EMPTY_PAUSE_S)
                 return None
             if main.fileno() in ready:
                 # The kernel was faster than the engine, which first writes its own record of the end.
-                self._wait((), 0.02)
+                self._wait((), self._lag_s)
+                self._lag_s = min(2 * self._lag_s, _LAGS_S[1])
             return waiting
 
     def _write_heard(self, state: Dict[str, Any]) -> None:
@@ -277,8 +336,10 @@ class _Keeper:
             return False
         try:
             return self._gone or self._engine.was_killed(self._id)
-        except OSError:
+        except EngineGone:
             return True  # it went down just now
+        except EngineError:
+            return False  # it does not say
 
     def _write_unheard(self, main: "_Main") -> None:
         """The engine can say nothing any more: the kernel may."""
@@ -328,11 +389,24 @@ class _Keeper:
             except OSError as e:
                 if not system.is_full(e):
                     raise
-            time.sleep(_FULL_DISK_PAUSE_S)
+            self._wait((), _FULL_DISK_PAUSE_S)
+
+
+def _seen_from_here(pid: int, container_id: str, run_id: str) -> int:
+    """The pid, or 0 if it is not the container's process: one in another machine (Docker Desktop) or another
+    namespace has a number that means nothing here, or a stranger."""
+    try:
+        with open("/proc/%d/cgroup" % pid, encoding="utf-8", errors="replace") as file:
+            known = container_id in file.read()
+    except OSError:
+        return 0
+    # An engine without control groups leaves no id there.
+    return pid if known or b"MLLAUNCH_RUN_ID=%s" % run_id.encode() in environment(pid) else 0
 
 
 class _Main:
-    """The main process of a container, as the node's kernel shows it. pid: 0 if it has ended already."""
+    """The main process of a container, as the node's kernel shows it. pid: 0 if it has ended already, or is not to
+    be seen from here."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -345,6 +419,9 @@ class _Main:
     def lives(self) -> bool:
         return self._ticks is not None and processes.is_same(self._pid, self._ticks)
 
+    def is_seen(self) -> bool:
+        return self._ticks is not None
+
     def exit_status(self) -> Optional[int]:
         return None if self._fd is None else pidfd.exit_status(self._fd)
 
@@ -356,8 +433,9 @@ class _Main:
 class _Output:
     """Copies what a container prints to its engine into the task's streams, from where they end."""
 
-    def __init__(self, launch: Launch, engine: Engine, container_id: str) -> None:
+    def __init__(self, launch: Launch, engine: Engine, container_id: str, wait: Wait) -> None:
         self._engine = engine
+        self._wait = wait
         self._id = container_id
         names = protocol.stdout_stream(launch.rank), protocol.stderr_stream(launch.rank)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -365,6 +443,7 @@ class _Output:
         self._answer: Optional[Answer] = None
         self._frames = Frames()
         self._skip = [0, 0]  # bytes of each stream that are there already
+        self._whole = False  # whether the last connection ended because there was no more to come
 
     def connect(self) -> None:
         """Ask for all of the output again, if the connection is gone. EngineGone."""
@@ -382,6 +461,7 @@ class _Output:
         assert self._answer is not None
         data = self._answer.drain()
         if not data:
+            self._whole = self._answer.is_whole()
             self._answer.close()
             self._answer = None
             return False
@@ -390,10 +470,12 @@ class _Output:
         return True
 
     def finish(self) -> None:
-        """The container has ended: store the rest of what it printed. EngineGone."""
+        """The container has ended: store the rest of what it printed. EngineGone, also if the engine goes meanwhile."""
         self.connect()
         while self.take():
             pass
+        if not self._whole:
+            raise EngineGone("the connection broke while the last output came")
 
     def _store(self, index: int, piece: bytes) -> None:
         skipped = min(self._skip[index], len(piece))
@@ -405,7 +487,7 @@ class _Output:
             except OSError as e:
                 if not system.is_full(e):
                     raise
-                time.sleep(_FULL_DISK_PAUSE_S)  # the engine keeps the rest meanwhile
+                self._wait((), _FULL_DISK_PAUSE_S)  # the engine keeps the rest meanwhile
 
     def close(self) -> None:
         if self._answer is not None:

@@ -85,6 +85,10 @@ class Engine:
             raise
         return found
 
+    def images(self) -> List[str]:
+        """The ids of all images."""
+        return [str(image["Id"]) for image in self._json("GET", "/images/json")]
+
     def pull(self, reference: str, credentials: Optional[str] = None) -> None:
         """Fetch an image by ``NAME@DIGEST``. credentials: the value of X-Registry-Auth."""
         headers = {"X-Registry-Auth": credentials} if credentials else {}
@@ -163,7 +167,7 @@ class Engine:
         filters = json.dumps({"container": [container], "event": ["kill"]})
         path = "/events?since=0&until=%d&filters=%s" % (time.time() + 1, _quoted(filters))
         with self._call("GET", path) as answer:
-            return any(True for _ in answer.lines())
+            return any(True for _ in answer.documents())
 
     def remove(self, container: str) -> None:
         """Remove it, running or not, with its anonymous volumes; harmless if there is none."""

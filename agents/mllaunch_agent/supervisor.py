@@ -304,7 +304,9 @@ class Supervisor:
     def _reap(self) -> None:
         """Collect our own children by name; any other child (a probe's interpreter) belongs to who started it."""
         self._notice_tasks()
-        tasks = {record["pid"]: rank for rank, record in self.tasks.items() if rank not in self.exits}
+        running = {rank: record for rank, record in self.tasks.items() if rank not in self.exits}
+        # A container is the engine's child.
+        tasks = {record["pid"]: rank for rank, record in running.items() if not record.get("container")}
         for pid in [*tasks, *self._shims]:
             try:
                 if pid in tasks and not shim.write_down(self.folder, tasks[pid], pid, "supervisor"):

@@ -93,6 +93,8 @@ class Builder:
     def find(self, spec: ImageSpec) -> Built | None:
         """The image if it is there, finished: one request to the engine."""
         key = spec.environment.key(self._platform, spec.code.tree)
+        if self._is_open(spec) and self._locks.get(key) is None:
+            return None  # made by somebody else, and what was resolved is to be read from it
         found = self._engine.image(_name(spec, key))
         if found is None or not _is_of(found, spec, key):
             return None
@@ -116,6 +118,7 @@ class Builder:
             found = self._engine.image(name)
             if found is None:
                 raise ImageError("engine", f"the engine made the image {name}, and now does not know it")
+        self._keep_resolution(spec, key, str(found["Id"]))
         pushed = None
         if self._registry is not None:
             repository, tag = self._repository(spec), name.rpartition(":")[2]
@@ -170,8 +173,8 @@ class Builder:
             found = self._engine.image(name)
             if found is None:
                 raise ImageError("engine", f"the engine made the image {name}, and now does not know it")
-            if self._registry is not None:
-                self._push_environment(name, say)
+        if self._registry is not None:
+            self._push_environment(name, found, say)
         self._keep_resolution(spec, key, str(found["Id"]))
         _refuse_foreign(found, self._platform, name)
         return found
@@ -188,12 +191,16 @@ class Builder:
         return found
 
     def _keep_resolution(self, spec: ImageSpec, key: str, image: str) -> None:
-        asked = spec.environment.dependencies
-        is_open = spec.environment.dockerfile is None and asked.kind != "none" and not asked.pinned
-        if is_open and self._locks.get(key) is None:
+        if self._is_open(spec) and self._locks.get(key) is None:
             content = self._docker().read_file(image, f"{OURS}/{_RESOLVED}")
             if content is not None:
                 self._locks.put(key, content)
+
+    @staticmethod
+    def _is_open(spec: ImageSpec) -> bool:
+        """Whether versions are resolved by the build."""
+        asked = spec.environment.dependencies
+        return asked.kind != "none" and not asked.pinned
 
     def _pull_environment(self, name: str, say: Say) -> dict[str, Any] | None:
         """Another's build of the same environment, if the registry has it."""
@@ -208,8 +215,11 @@ class Builder:
         docker.tag(":".join(theirs), *name.rsplit(":", 1))
         return self._engine.image(name)
 
-    def _push_environment(self, name: str, say: Say) -> None:
+    def _push_environment(self, name: str, found: Mapping[str, Any], say: Say) -> None:
+        """So that others need not build it, nor move more than the code."""
         repository, tag = self._theirs(name)
+        if any(known.startswith(f"{repository}@") for known in found.get("RepoDigests") or ()):
+            return
         docker = self._docker()
         docker.tag(name, repository, tag)
         docker.push(repository, tag, say)

@@ -32,6 +32,9 @@ class Engine(Protocol):
     def image(self, name: str) -> dict[str, Any] | None:
         """What the engine knows of an image."""
 
+    def images(self) -> list[str]:
+        """The ids of all images."""
+
     def load(self, parts: Iterable[bytes], size_bytes: int) -> str:
         """Take an image from a tar."""
 
@@ -267,9 +270,8 @@ def _explained(what: str, name: str, said: str) -> ImageError:
                 evidence=(_short(said),),
                 hint=hint.format(**place) if hint else None,
             )
-    return ImageError(
-        f"image_{what}", f"the engine could not {what} {name}".rstrip(), evidence=(_short(said),)
-    )
+    code = "build" if what == "build" else f"image_{what}"
+    return ImageError(code, f"the engine could not {what} {name}".rstrip(), evidence=(_short(said),))
 
 
 def _build_failure(said: str) -> tuple[str, str]:
@@ -281,7 +283,8 @@ def _build_failure(said: str) -> tuple[str, str]:
         step = "the packages could not be installed" if "mllaunch" in command and "pip" in command else None
         return "build", f"{step or 'a step of the build failed'} (exit code {code})"
     explained = _explained("build", "the base image", said)
-    if explained.code.startswith("image_"):
+    # "not found" may be a file that a Dockerfile copies.
+    if explained.code == "build" or (explained.code == "no_such_image" and "manifest" not in low):
         return "build", f"the build failed: {_short(said)}"
     return explained.code, f"{explained.message}: {_short(said)}"
 

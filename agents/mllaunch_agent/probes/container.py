@@ -8,13 +8,14 @@ import os
 import stat
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from mllaunch_agent import system
+from mllaunch_agent import node, system
 from mllaunch_agent.engine import Engine, Frames
 from mllaunch_agent.probes import NotCaptured, not_captured
 from mllaunch_agent.probes import python as python_probe
 
-__all__ = ["TREE", "CodeWatch", "Listed", "blob_id", "blob_id_of", "parse_tree", "python"]
+__all__ = ["LABEL", "TREE", "CodeWatch", "Listed", "blob_id", "blob_id_of", "parse_tree", "python"]
 
+LABEL = "mllaunch.probe"  # of the containers made here
 TREE = "/.mllaunch/tree"  # the code of an image, as it was built: see docs/images.md
 _PYTHON_TIMEOUT_S = 30.0
 _BLOCK = 1 << 20
@@ -29,17 +30,16 @@ def python(
 
     Asked in a container of its own: the task's belongs to the task, which may be over before it could answer.
     """
-    known = system.read_file(cached)
+    known: Optional[Dict[str, Any]] = node.read_json(cached)
     if known is not None:
-        facts: Dict[str, Any] = json.loads(known)
-        return facts, []
+        return known, []
     request = {
         "Image": image,
         "Entrypoint": [interpreter],
         "Cmd": ["-c", python_probe.SCRIPT],
         "Env": ["%s=%s" % pair for pair in environment.items()],
         "User": "%d:%d" % (os.getuid(), os.getgid()),
-        "Labels": {"mllaunch.probe": "python"},
+        "Labels": {LABEL: "python"},
         "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "local"}, "Init": True},
     }
     name = "mllaunch-probe-%s" % os.urandom(8).hex()
@@ -63,7 +63,10 @@ def python(
     unlisted = found.pop("error", None)
     if unlisted is not None:
         return found, [not_captured("python packages", unlisted)]
-    system.write_atomic(cached, json.dumps(found).encode())
+    try:
+        system.write_atomic(cached, json.dumps(found).encode())
+    except OSError:
+        pass  # asked again next time
     return found, []
 
 
@@ -91,7 +94,8 @@ def blob_id(path: str) -> Optional[str]:
         if os.path.islink(path):
             target = os.fsencode(os.readlink(path))
             return blob_id_of(target)
-        with open(path, "rb") as file:
+        # Of what a task may have put there a pipe would keep us waiting.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
                 return None
@@ -134,8 +138,13 @@ class CodeWatch:
             key = _key(place)
             before = self._keys.get(path)
             self._keys[path] = key
-            if not first and key != before:
-                found += self.note(path, None if key is None else blob_id(place))
+            if first or key == before:
+                continue
+            blob = None if key is None else blob_id(place)
+            if _key(place) == key:
+                found += self.note(path, blob)
+            else:
+                self._keys[path] = before  # it is being written: what was read of it never was its content
         return found
 
     def note(self, path: str, blob: Optional[str]) -> List[Dict[str, Any]]:

@@ -136,7 +136,9 @@ class ContainerLoad:
             before = self._last.get(pid, (None,) * len(COLUMNS))
             kept = [then if value is None else value for value, then in zip(now, before)]
             # Memory and processes are gone with the container, its sums are not.
-            self._last[pid] = (kept[0], now[1] or 0, kept[2], kept[3], now[4] or 0)
+            gone = [None if then is None else 0 for then in before]
+            memory, count = (gone[n] if now[n] is None else now[n] for n in (1, 4))
+            self._last[pid] = (kept[0], memory, kept[2], kept[3], count)
         return tuple(_sum(values) for values in zip(*self._last.values())) or (None,) * len(COLUMNS)
 
 
@@ -151,7 +153,8 @@ def _read(path: str) -> Optional[str]:
     except OSError:
         return None
     try:
-        return os.read(file, 1 << 16).decode("utf-8", "replace")
+        # Of a file made of many records, such as mountinfo, the kernel gives a page at a time.
+        return b"".join(iter(lambda: os.read(file, 1 << 16), b"")).decode("utf-8", "replace")
     except OSError:
         return None
     finally:

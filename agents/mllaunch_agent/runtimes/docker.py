@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 from mllaunch_agent import (
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 _PULL_TICK_S = 0.1
 _LOOK_PAUSES_S = (0.2, 0.5, 2.0, 10.0)  # between attempts to look after a container whose shim has died
+_ENGINE_PATIENCE_S = 60.0  # after the end, for an engine that is away
+_ENGINE_PAUSE_S = 0.5
+_STALE_S = 3600.0  # a probe's container lives for half a minute, unless its agent is killed
 _CODE_LOOK_S = 2.0
 _CODE_ASK_S = 10.0  # where the engine must be asked, which goes through all that a container wrote
 _CODE_SUFFIXES = (".py", ".pyx", ".pyi", ".sh", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
@@ -167,22 +171,30 @@ class DockerRuntime:
             shim.exit_path(folder, rank)
         ):
             return
-        if record is None and not os.path.exists(os.path.join(folder, "starting-%d" % rank)):
+        if self._is_unstarted(rank):
             if self._supervisor.stopping:
                 shim.write_exit(folder, rank, None, None, error="stopped before it started")
             else:
-                self._supervisor.start_late(rank)  # no thread of ours runs before every task has started
+                self._supervisor.start_late(rank)
             return
+        if any(self._is_unstarted(place["rank"]) for place in self._spec["tasks"]):
+            return  # no thread of ours runs before every task has started: one that is to be forked might hang
         place = next(place for place in self._spec["tasks"] if place["rank"] == rank)
         thread = threading.Thread(target=container_shim.look_after, args=(self._launch(place),), daemon=True)
         thread.start()
+
+    def _is_unstarted(self, rank: int) -> bool:
+        folder = self._spec["folder"]
+        traces = [shim.task_path(folder, rank), shim.exit_path(folder, rank)]
+        traces.append(os.path.join(folder, "starting-%d" % rank))
+        return not self._supervisor.has_shim(rank) and not any(map(os.path.exists, traces))
 
     def shim_died(self, rank: int) -> None:
         pass  # find_exit sees to it
 
     def mains(self) -> List[int]:
         """The user's own main process: the first child of each container's init, which would pass a signal on to it."""
-        found = []
+        found = self._unseen()
         for record in self._supervisor.tasks.values():
             if record["pid"] and processes.is_same(record["pid"], record["start_ticks"]):
                 begun = [(processes.start_ticks(pid), pid) for pid in processes.children(record["pid"])]
@@ -191,19 +203,28 @@ class DockerRuntime:
 
     def living(self) -> List[int]:
         roots = {r["pid"]: r["start_ticks"] for r in self._supervisor.tasks.values() if r["pid"]}
-        return sorted(pid for pid in processes.tree(roots) if is_running(pid))
+        return sorted(pid for pid in processes.tree(roots) if is_running(pid)) + self._unseen()
+
+    def _unseen(self) -> List[int]:
+        """Stand-ins below zero for tasks whose process is not to be seen from here: only the engine can signal them."""
+        tasks, exits = self._supervisor.tasks, self._supervisor.exits
+        return [-1 - rank for rank, record in tasks.items() if not record["pid"] and rank not in exits]
 
     def send(self, pid: int, number: int) -> None:
+        if pid < 0:
+            self._ask_engine(self._supervisor.tasks[-1 - pid]["container"], number)
+            return
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             pass
         except PermissionError:  # the engine maps users to others
             for record in self._supervisor.tasks.values():
-                if record["container"] and pid in (record["pid"], *processes.children(record["pid"])):
+                if pid in (record["pid"], *processes.children(record["pid"])):
                     self._ask_engine(record["container"], number)
 
-    def _ask_engine(self, container_id: str, number: int) -> None:
+    def _ask_engine(self, container_id: Optional[str], number: int) -> None:
+        assert container_id is not None
         try:
             self._engine.kill(container_id, str(int(number)))
         except OSError:
@@ -250,10 +271,12 @@ class DockerRuntime:
         return self._code[rank]
 
     def _file(self, container_id: str, path: str) -> Optional[bytes]:
-        """The content of a file in the container, running or not; None if there is none."""
+        """The content of a file in the container, running or not, or where a link leads; None if there is none."""
         try:
             with container_files.archive(self._engine, container_id, path) as tar:
                 for member in tar:
+                    if member.issym():
+                        return os.fsencode(member.linkname)
                     content = tar.extractfile(member) if member.isfile() else None
                     return content.read() if content else None
         except EngineError as e:
@@ -264,12 +287,13 @@ class DockerRuntime:
     def _ask_for_changes(self, say: Say, rank: int, record: protocol.TaskRecord) -> None:
         try:
             assert record["container"] is not None
-            prefix = self._container["workspace"] + "/"
-            changed = [path[len(prefix) :] for path, _ in self._engine.changes(record["container"])]
+            workspace = self._container["workspace"]
+            changes = self._engine.changes(record["container"])
+            found = container_files.plan(changes, workspace, self._mounted(rank))
             with self._code_lock:
                 watch = self._code_of(rank, record)
-                for path in watch.known(changed):
-                    content = self._file(record["container"], prefix + path)
+                for path in watch.known(found.deleted + found.changed + found.added):
+                    content = self._file(record["container"], "%s/%s" % (workspace, path))
                     blob = None if content is None else image_probe.blob_id_of(content)
                     self._say_changes(say, rank, watch.note(path, blob))
         except OSError:
@@ -289,12 +313,23 @@ class DockerRuntime:
         deleted: List[str] = []
         for rank, record in sorted(self._supervisor.tasks.items()):
             try:
-                deleted += self._bring_out(rank, record, work)
+                deleted += self._bring_out_patiently(rank, record, work)
             except (EngineGone, EngineError) as e:
                 why = "the container engine did not give them: %s" % e
                 what = "files that rank %d wrote outside of the output folder, and changes to the code" % rank
                 self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
         return sorted(set(deleted), key=os.fsencode)
+
+    def _bring_out_patiently(self, rank: int, record: protocol.TaskRecord, work: str) -> List[str]:
+        """What the container holds goes with it: so an engine that is just away is waited for."""
+        deadline_s = system.boot_s() + _ENGINE_PATIENCE_S
+        while True:
+            try:
+                return self._bring_out(rank, record, work)
+            except EngineGone:
+                if system.boot_s() > deadline_s:
+                    raise
+            time.sleep(_ENGINE_PAUSE_S)
 
     def _bring_out(self, rank: int, record: protocol.TaskRecord, work: str) -> List[str]:
         if record["container"] is None or self._engine.inspect(record["container"]) is None:
@@ -302,22 +337,26 @@ class DockerRuntime:
         # Ranks have a copy each of the code, and may have written different things under one name.
         target = work if rank == self._spec["tasks"][0]["rank"] else os.path.join(work, "rank-%d" % rank)
         workspace = self._container["workspace"]
-        mounted = [
-            mount["Target"] for mount in container.mounts(self._spec, self._container, rank, container.FILES)
-        ]
+        mounted = self._mounted(rank)
         found = container_files.bring_out(self._engine, record["container"], workspace, mounted, target)
         with self._code_lock:
             watch = self._code_of(rank, record)
-            for path in watch.known(found.deleted):
-                self._say_changes(self._supervisor.events.write, rank, watch.note(path, None))
-            for path in watch.known(found.changed + found.added):
-                blob = image_probe.blob_id(os.path.join(target, path))
-                self._say_changes(self._supervisor.events.write, rank, watch.note(path, blob))
-            for path in container_files.files_below(target, found.added):
-                if path.endswith(_CODE_SUFFIXES) and path not in watch.known([path]):
+            known = watch.known(found.deleted + found.changed + found.added)
+            new = container_files.files_below(target, found.added)
+            for path in [*known, *(path for path in new if path.endswith(_CODE_SUFFIXES))]:
+                if path not in found.missing:
                     blob = image_probe.blob_id(os.path.join(target, path))
                     self._say_changes(self._supervisor.events.write, rank, watch.note(path, blob))
-        return found.deleted
+        if found.missing:
+            count, first = len(found.missing), found.missing[0]
+            what = "%d of the files that rank %d wrote, such as %s" % (count, rank, first)
+            why = "the container engine lists them and does not give them"
+            self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
+        return [os.path.relpath(os.path.join(target, path), work) for path in found.deleted]
+
+    def _mounted(self, rank: int) -> List[str]:
+        mounts = container.mounts(self._spec, self._container, rank, container.FILES)
+        return [mount["Target"] for mount in mounts]
 
     def close(self) -> None:
         """Remove our containers, and those that earlier attempts could not remove because the engine was away."""
@@ -328,9 +367,10 @@ class DockerRuntime:
             for place in self._spec["tasks"]:  # those that were made and never started have no record
                 self._engine.remove(container.name(self._spec, place["rank"]))
             for found in self._engine.containers(["mllaunch.folder"]):
-                if found.get("State") in ("exited", "created", "dead") and _is_over(
-                    found["Labels"]["mllaunch.folder"]
-                ):
+                if _is_leftover(found):
+                    self._engine.remove(found["Id"])
+            for found in self._engine.containers([image_probe.LABEL]):
+                if time.time() - found["Created"] > _STALE_S:
                     self._engine.remove(found["Id"])
         except OSError as e:
             why = "the container engine did not answer: %s" % e
@@ -338,11 +378,16 @@ class DockerRuntime:
             self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
 
 
-def _is_over(folder: str) -> bool:
-    """Whether nobody will ever ask for the container of this attempt's folder again."""
+def _is_leftover(found: Dict[str, Any]) -> bool:
+    """Whether nobody will ever ask for this container of ours again."""
+    folder = found["Labels"]["mllaunch.folder"]
+    if os.path.exists(os.path.join(folder, "seal.json")):
+        return True  # also one that runs: the engine came back when its run had been given up
+    if found.get("State") not in ("exited", "created", "dead"):
+        return False
     if not os.path.isdir(os.path.dirname(os.path.dirname(os.path.dirname(folder)))):
         return False  # another machine's, or a home that is not mounted just now: not ours to judge
-    return not os.path.isdir(folder) or os.path.exists(os.path.join(folder, "seal.json"))
+    return not os.path.isdir(folder)
 
 
 def _refuse_foreign(version: Dict[str, Any], image: Dict[str, Any]) -> None:
