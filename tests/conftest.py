@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Generator
 from functools import cache
@@ -16,6 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.testbed import engine as engines
+from tests.testbed import images
+from tests.testbed.fixtures import (  # noqa: F401  fixtures for all tests
+    _session_hook,
+    bare_image,
+    engine,
+    foreign_image,
+    gpu_hook,
+    new_engine,
+    private_registry,
+    python_image,
+    registry,
+    tiny_image,
+    torch_image,
+)
 
 REQUIRE_REAL = os.environ.get("MLLAUNCH_REQUIRE_REAL") == "1"
 
@@ -32,12 +47,12 @@ def _program(name: str) -> Callable[[], str | None]:
     return lambda: None if shutil.which(name) else f"{name} is not installed"
 
 
-def _docker() -> str | None:
-    program = shutil.which("docker")
-    if program is None:
-        return "docker is not installed"
-    done = subprocess.run([program, "info"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60)
-    return None if done.returncode == 0 else f"docker does not answer: {done.stderr.decode().strip()}"
+def _busybox() -> str | None:
+    return None if images.busybox() else "no busybox that needs no libraries is installed"
+
+
+def _torch() -> str | None:
+    return None if images.torch_wheel() else f"no wheel of torch {images.TORCH} on this machine's disk"
 
 
 def _root() -> str | None:
@@ -59,12 +74,15 @@ def _overlay() -> str | None:
 
 # Each answers None if the part is there, else what is missing.
 PARTS: dict[str, Callable[[], str | None]] = {
-    "docker": _docker,
+    "busybox": _busybox,
+    "docker-registry": _program("docker-registry"),
+    "engine": engines.missing,
     "gcc": _program("gcc"),
     "git-lfs": _program("git-lfs"),
     "mmdebstrap": _program("mmdebstrap"),
     "overlay": _overlay,
     "root": _root,
+    "torch": _torch,
 }
 
 

@@ -7,6 +7,7 @@ see ``Engine``, which the caller brings.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, Protocol
@@ -18,6 +19,7 @@ __all__ = ["Docker", "Engine", "Say"]
 Say = Callable[[str], None]  # takes a line that tells how far it is
 
 _EVIDENCE_LINES = 20
+_DISCARD_S = 5.0
 _TIMEOUT_S = 600  # between two signs of life
 _STEP = re.compile(r"Step \d+/\d+ : ")
 _MADE = re.compile(r"^ ---> ([0-9a-f]{12,64})$")
@@ -91,14 +93,21 @@ class Docker:
         """Remove what a build that broke off has left: its last image, and with it those that led there."""
         import docker
 
+        deadline_s = time.monotonic() + _DISCARD_S
         for image in reversed(made):
-            try:
-                self._api.remove_image(image)
-                return
-            except docker.errors.APIError:
-                continue  # in use by something else after all
-            except Exception:  # noqa: BLE001  the engine has gone, and the build's own error counts
-                return
+            while True:
+                try:
+                    for left in self._api.containers(all=True, filters={"ancestor": image}):
+                        self._api.remove_container(left["Id"], force=True)
+                    self._api.remove_image(image)
+                    return
+                except docker.errors.APIError as e:
+                    # The step under way may just be starting its container.
+                    if e.status_code != 409 or time.monotonic() > deadline_s:
+                        break
+                    time.sleep(0.1)
+                except Exception:  # noqa: BLE001  the engine has gone, and the build's own error counts
+                    return
 
     def pull(self, reference: str, say: Say) -> None:
         """Fetch an image from its registry, with the user's own credentials."""
@@ -179,6 +188,7 @@ def _failures(what: str, name: str = "") -> Iterator[None]:
     """Whatever the SDK raises, as an ImageError."""
     import docker
     import requests
+    import urllib3
 
     try:
         yield
@@ -186,7 +196,7 @@ def _failures(what: str, name: str = "") -> Iterator[None]:
         raise _explained(what, name, str(e.explanation or e)) from e
     except docker.errors.DockerException as e:
         raise ImageError("engine", f"the container engine cannot be used: {e}", hint="docker info") from e
-    except (requests.exceptions.RequestException, OSError) as e:
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as e:
         raise ImageError(
             "engine_gone", f"the container engine stopped answering (during {what})", evidence=(_short(e),)
         ) from e
