@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import table
 
-NAMES = ("startup", "ending", "job", "commands", "store", "sampler", "repository", "collecting")
+NAMES = ("startup", "ending", "job", "commands", "store", "sampler", "repository", "collecting", "containers")
 
 
 def main() -> int:

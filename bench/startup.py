@@ -25,11 +25,11 @@ def rows(quick: bool) -> Iterator[Row]:
 
         def bare() -> float:
             began_ns = user.bare("t.py")
-            return _first_line_ms(user.output, began_ns)
+            return first_line_ms(user.output, began_ns)
 
         def submitted() -> float:
             began_ns = user.mllaunch("submit", "t.py")
-            first_ms = _first_line_ms(user.newest_stream(), began_ns)
+            first_ms = first_line_ms(user.newest_stream(), began_ns)
             user.settle()
             return first_ms
 
@@ -44,7 +44,7 @@ def rows(quick: bool) -> Iterator[Row]:
         yield Row(f"{what}, after a commit", *both, at_most_ratio=12)
 
 
-def _first_line_ms(output: Path, began_ns: int) -> float:
+def first_line_ms(output: Path, began_ns: int) -> float:
     """From the start of the command to the first line, by the time that the job itself printed."""
     until(lambda: output.exists() and output.read_bytes().endswith(b"\n"), "a job to print")
     return (int(output.read_bytes()) - began_ns) / 1e6

@@ -403,6 +403,8 @@ class Chunks:
                     raise ValueError("not a chunk")
                 break
             size = int(line.partition(b";")[0], 16)
+            if size < 0:
+                raise ValueError("not a chunk")
             self._data = rest
             self._left = size + 2 if size else 0
             self.ended = not size

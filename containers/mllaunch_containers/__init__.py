@@ -1,7 +1,7 @@
 """From committed code to a container image.
 
     spec          what an image is made of, as values
-    dependencies  which packages the repository asks for; pure
+    dependencies  which packages the repository asks for, a module for each kind of file; pure
     dockerfile    the text that builds the environment; pure
     codelayer     the code as one layer, the same bytes everywhere
     layered       an image as its environment and one more layer; pure

@@ -21,7 +21,9 @@ def test_on_a_terminal_it_says_what_runs_and_where(
     assert shown.rc == 0
     lines = shown.stdout.replace("\r\n", "\n").splitlines()
     assert lines[0] == f"✓ code   {commit[:7]} main (clean)"
-    assert re.fullmatch(r"- image  none, a process of this machine: no container engine answers at \S+", lines[1])
+    assert re.fullmatch(
+        r"- image  none, a process of this machine: no container engine answers at \S+", lines[1]
+    )
     assert re.fullmatch(r"✓ placed \S+ via local \(no GPU\)", lines[2])
     assert re.fullmatch(r"Run ([a-z]+-[a-z]+-\d+)   follow: mllaunch logs -f \1", lines[3])
     mllaunch.wait("@last")

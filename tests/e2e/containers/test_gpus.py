@@ -11,7 +11,9 @@ from tests.e2e.harness import Home, Mllaunch, Repo
 from tests.testbed import gpus, images
 from tests.testbed.engine import Engine
 from tests.testbed.gpus import GpuHook
-from tests.testbed.nvml import FakeNvml
+from tests.testbed.nvml import FakeNvml, fake_nvml
+
+__all__ = ["fake_nvml"]
 
 pytestmark = pytest.mark.real("engine", "busybox", "gcc")
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import pytest
 
-from mllaunch_agent.outcome import Cause, decide, exit_code, signal_name
+from mllaunch_agent import outcome
+from mllaunch_agent.outcome import Cause, OomCounter, decide, exit_code, signal_name
 from mllaunch_agent.protocol import ExitRecord
 
 
@@ -15,6 +17,8 @@ def ended(
     signal: int | None = None,
     error: str | None = None,
     at: str = "2026-01-01T00:00:00.000Z",
+    out_of_memory: bool | None = None,
+    by_engine: bool = False,
 ) -> ExitRecord:
     return {
         "rank": rank,
@@ -25,6 +29,8 @@ def ended(
         "observed_by": "shim",
         "cpu_s": None,
         "max_rss_bytes": None,
+        "out_of_memory": out_of_memory,
+        "by_engine": by_engine,
     }
 
 
@@ -57,6 +63,9 @@ def test_of_two_that_failed_in_the_same_millisecond_the_lower_rank_counts() -> N
         (ended(0, signal=9), True, 137, "out_of_memory", "user", True),
         (ended(0, None), False, None, "unknown_exit", "infrastructure", True),
         (ended(0, 127, error="No such file or directory: x"), False, 127, "not_started", "user", False),
+        (ended(0, 137, by_engine=True), False, 137, "engine_stopped", "infrastructure", True),
+        (ended(0, 137, by_engine=True), True, 137, "out_of_memory", "user", True),
+        (ended(0, 125, error="no GPU", by_engine=True), False, 125, "not_started", "user", False),
     ],
 )
 def test_each_way_to_fail_has_its_reason(
@@ -70,7 +79,9 @@ def test_each_way_to_fail_has_its_reason(
     assert outcome.reason["message"]
 
 
-@pytest.mark.parametrize("record", [ended(0), ended(0, signal=15), ended(0, 1)])
+@pytest.mark.parametrize(
+    "record", [ended(0), ended(0, signal=15), ended(0, 1), ended(0, 143, by_engine=True)]
+)
 def test_a_stopped_run_is_cancelled_however_its_tasks_ended(record: ExitRecord) -> None:
     outcome = decide([record], Cause("stopped", "someone"), "n", [])
     assert (outcome.state, outcome.exit_code) == ("cancelled", exit_code(record))
@@ -95,3 +106,49 @@ def test_an_exit_code_is_a_shells_and_never_a_guess() -> None:
         None,
     ]
     assert (signal_name(9), signal_name(40)) == ("SIGKILL", "signal 40")
+
+
+def test_an_engine_that_took_the_later_rank_along_is_not_why_the_first_one_failed() -> None:
+    records = [
+        ended(0, 143, by_engine=True, at="2026-01-01T00:00:02.000Z"),
+        ended(1, 1, at="2026-01-01T00:00:01.000Z"),
+    ]
+    reason = decide(records, Cause("peer", "rank 1"), "n", []).reason
+    assert reason is not None and (reason["code"], reason["rank"]) == ("exit", 1)
+
+
+def test_a_record_from_before_there_were_engines_is_read_too() -> None:
+    old: Any = {key: value for key, value in ended(0, 3).items() if key not in ("out_of_memory", "by_engine")}
+    assert decide([old], None, "n", []).reason == decide([ended(0, 3)], None, "n", []).reason
+    assert OomCounter().check(0, old) is False
+
+
+@pytest.mark.parametrize(
+    ("record", "oom"),
+    [
+        (ended(0, 137, out_of_memory=True), True),
+        (ended(0, 1, out_of_memory=True), True),  # it died of the death of a helper
+        (ended(0, 0, out_of_memory=True), False),  # and has survived that
+        (ended(0, 137, out_of_memory=False), False),
+        (ended(0, signal=9, out_of_memory=False), False),
+    ],
+)
+def test_the_engines_word_about_memory_counts_and_not_the_kernels_about_us(
+    monkeypatch: pytest.MonkeyPatch, record: ExitRecord, oom: bool
+) -> None:
+    counts = iter([0, 1])
+    monkeypatch.setattr(outcome, "oom_kills", lambda: next(counts))
+    counter = OomCounter()
+    assert counter.check(0, record) is oom
+    assert counter.ranks == ([0] if oom else [])
+
+
+@pytest.mark.parametrize(
+    ("record", "oom"), [(ended(0, signal=9), True), (ended(0, signal=15), False), (ended(0, 137), False)]
+)
+def test_without_it_the_kernels_count_tells_what_a_kill_was_for(
+    monkeypatch: pytest.MonkeyPatch, record: ExitRecord, oom: bool
+) -> None:
+    counts = iter([4, 5])
+    monkeypatch.setattr(outcome, "oom_kills", lambda: next(counts))
+    assert OomCounter().check(0, record) is oom
