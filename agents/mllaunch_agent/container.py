@@ -39,6 +39,7 @@ if [ "$MLLAUNCH_GPUS_WANTED" ]; then
     (for gpu in /dev/nvidia[0-9]* /dev/dxg /dev/nvhost-gpu; do [ -e "$gpu" ] && exit; done; exit 1) ||
         { echo "%s" >&2; exit 125; }
 fi
+command -v -- "$1" >/dev/null || { echo "No such file or directory: $1" >&2; exit 127; }
 exec >>%s/stdout 2>>%s/stderr || exit 125
 exec "$@"
 """ % (NO_GPU, _OURS, _OURS)

@@ -162,12 +162,13 @@ class Engine:
                 raise
 
     def was_killed(self, container: str) -> bool:
-        """Whether a signal was sent to it through the engine, which also does so when it goes down. Remembered for
-        the latest few hundred events, and until then."""
+        """Whether it was asked through the engine to end, which also does so when it goes down. Remembered for the
+        latest few hundred events, and for as long as the engine lives."""
         filters = json.dumps({"container": [container], "event": ["kill"]})
-        path = "/events?since=0&until=%d&filters=%s" % (time.time() + 1, _quoted(filters))
+        path = "/events?since=0&until=%.9f&filters=%s" % (time.time(), _quoted(filters))
         with self._call("GET", path) as answer:
-            return any(True for _ in answer.documents())
+            attributes = [event.get("Actor", {}).get("Attributes", {}) for event in answer.documents()]
+        return any(str(found.get("signal")) in _ENDING for found in attributes)
 
     def remove(self, container: str) -> None:
         """Remove it, running or not, with its anonymous volumes; harmless if there is none."""
@@ -254,6 +255,7 @@ class Engine:
         return answer
 
 
+_ENDING = ("15", "9", "2", "3", "SIGTERM", "SIGKILL", "SIGINT", "SIGQUIT")
 _PATH_STAT = "x-docker-container-path-stat"
 _JSON_BODY = "Content-Type: application/json"
 _WITHOUT_BODY = (204, 304)

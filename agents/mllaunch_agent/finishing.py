@@ -34,7 +34,7 @@ def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     _attempt(supervisor, "usage", lambda: _finish_watching(supervisor))
     _attempt(supervisor, "files written", lambda: _record_outputs(supervisor))
     _attempt(supervisor, "samples", lambda: _say_dropped(supervisor))
-    supervisor.runtime.close()
+    _attempt(supervisor, "removal of what the tasks ran in", supervisor.runtime.close)
     seal(supervisor, ended)
 
 

@@ -38,6 +38,7 @@ _ENGINE_PAUSE_S = 0.5
 _STALE_S = 3600.0  # a probe's container lives for half a minute, unless its agent is killed
 _CODE_LOOK_S = 2.0
 _CODE_ASK_S = 10.0  # where the engine must be asked, which goes through all that a container wrote
+_NEW_FILES = 100  # that many added source files are told of one by one
 _CODE_SUFFIXES = (".py", ".pyx", ".pyi", ".sh", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
 
 
@@ -342,8 +343,16 @@ class DockerRuntime:
         with self._code_lock:
             watch = self._code_of(rank, record)
             known = watch.known(found.deleted + found.changed + found.added)
-            new = container_files.files_below(target, found.added)
-            for path in [*known, *(path for path in new if path.endswith(_CODE_SUFFIXES))]:
+            below = container_files.files_below(target, found.added)
+            new = [path for path in below if path.endswith(_CODE_SUFFIXES)]
+            if len(new) > _NEW_FILES:
+                what = "code.changes: %d of the source files that rank %d added" % (
+                    len(new) - _NEW_FILES,
+                    rank,
+                )
+                why = "there are too many, such as those of an environment; mllaunch files lists them"
+                self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
+            for path in [*known, *new[:_NEW_FILES]]:
                 if path not in found.missing:
                     blob = image_probe.blob_id(os.path.join(target, path))
                     self._say_changes(self._supervisor.events.write, rank, watch.note(path, blob))

@@ -9,7 +9,7 @@ from mllaunch.capture.git import Git, GitFailed, explained
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.errors import NotFound
 
-__all__ = ["Contents", "committed_at"]
+__all__ = ["Contents"]
 
 _LINKS = 16  # a chain of more is a loop
 
@@ -20,6 +20,7 @@ class Contents:
     def __init__(self, snapshot: Snapshot) -> None:
         self._git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
         self._repository = snapshot.repository
+        self._commit = snapshot.commit
         listing = self._run("ls-tree", "-r", "-z", "--full-tree", snapshot.tree)
         self._objects: dict[str, tuple[str, str]] = {}
         for record in listing.split(b"\0")[:-1]:
@@ -46,21 +47,16 @@ class Contents:
             place = posixpath.normpath(posixpath.join(posixpath.dirname(place), os.fsdecode(content)))
         raise NotFound("no_such_file", f"{path} is not a file of the commit")
 
+    def committed_at(self) -> str:
+        """When the commit was made: RFC 3339 in UTC, whole seconds; 1970 for a time before it."""
+        import time
+
+        seconds = int(self._run("show", "--no-patch", "--format=%ct", self._commit))
+        seconds = min(max(0, seconds), 253402300799)  # 9999-12-31, the last that can be written
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
     def _run(self, *args: str) -> bytes:
         try:
             return self._git.run(*args)
         except GitFailed as error:
             raise explained(error, self._repository) from error
-
-
-def committed_at(snapshot: Snapshot) -> str:
-    """When the commit was made: RFC 3339 in UTC, whole seconds; 1970 for a time before it."""
-    import time
-
-    git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
-    try:
-        text = git.run("show", "--no-patch", "--format=%ct", snapshot.commit).decode().strip()
-    except GitFailed as error:
-        raise explained(error, snapshot.repository) from error
-    seconds = min(max(0, int(text)), 253402300799)  # 9999-12-31, the last that can be written
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mllaunch.capture.contents import Contents
     from mllaunch.config import Config
     from mllaunch.domain.image import Image
     from mllaunch.domain.job import JobSpec
@@ -27,7 +28,15 @@ def specification(app: App, config: Config, snapshot: Snapshot, project: str, wo
 
     wanted = config.image
     finished = wanted.reference is not None
-    found = of_commit(snapshot, workdir, wanted.dependencies, wanted.dockerfile, finished, app.cache)
+
+    def commit() -> Contents:
+        from mllaunch.capture.contents import Contents
+
+        return Contents(snapshot)
+
+    found = of_commit(
+        snapshot.commit, commit, workdir, wanted.dependencies, wanted.dockerfile, finished, app.cache
+    )
     environment = Environment(
         wanted.base, wanted.system, found.dependencies, IMAGE_PYTHON, wanted.reference, found.dockerfile
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
-from mllaunch.domain.snapshot import Snapshot
 from mllaunch_agent import system
 from mllaunch_containers.spec import Dependencies
 
@@ -23,19 +23,34 @@ class Wanted(NamedTuple):
     committed_at: str
 
 
+class Commit(Protocol):
+    """The files of a commit."""
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Of all of them, relative to the root."""
+
+    def read(self, path: str) -> bytes:
+        """The content of one."""
+
+    def committed_at(self) -> str:
+        """RFC 3339 in UTC, whole seconds."""
+
+
 def of_commit(
-    snapshot: Snapshot,
+    name: str,
+    commit: Callable[[], Commit],
     workdir: str,
     chosen: str | None,
     dockerfile: str | None,
     finished: bool,
     cache: str,
 ) -> Wanted:
-    """Read what the commit says. chosen, dockerfile: configured paths, relative to the root. finished: the packages
-    are those of a finished image, whatever the commit says. MllaunchError."""
+    """Read what the commit of that name says. chosen, dockerfile: configured paths, relative to the root. finished: the
+    packages are those of a finished image, whatever the commit says. MllaunchError."""
     import hashlib
 
-    question = json.dumps([_FORMAT, snapshot.commit, workdir, chosen, dockerfile, finished])
+    question = json.dumps([_FORMAT, name, workdir, chosen, dockerfile, finished])
     path = os.path.join(cache, f"dependencies-{hashlib.sha256(question.encode()).hexdigest()[:32]}.json")
     known = system.read_file(path)
     if known is not None:
@@ -43,35 +58,31 @@ def of_commit(
             return _decode(known)
         except (ValueError, TypeError, KeyError):
             pass  # torn by a crash: found out anew
-    found = _read(snapshot, workdir, chosen, dockerfile, finished)
+    found = _read(commit(), workdir, chosen, dockerfile, finished)
     system.write_atomic(path, _encode(found))
     return found
 
 
-def _read(
-    snapshot: Snapshot, workdir: str, chosen: str | None, dockerfile: str | None, finished: bool
-) -> Wanted:
-    from mllaunch.capture.contents import Contents, committed_at
+def _read(commit: Commit, workdir: str, chosen: str | None, dockerfile: str | None, finished: bool) -> Wanted:
     from mllaunch.errors import UsageError
     from mllaunch.images.builder import explained
     from mllaunch_containers.dependencies import choose
     from mllaunch_containers.spec import ImageError
 
-    at = committed_at(snapshot)
+    at = commit.committed_at()
     if finished:
         return Wanted(_NONE, None, at)
-    contents = Contents(snapshot)
     if dockerfile is not None:
-        if dockerfile not in contents.paths:
+        if dockerfile not in commit.paths:
             raise UsageError(
                 "no_dockerfile",
                 f"image.dockerfile: there is no {dockerfile} in the commit",
                 hint="its path starts at the repository's root, and it must be committed",
             )
-        text = contents.read(dockerfile).decode("utf-8", "replace")
+        text = commit.read(dockerfile).decode("utf-8", "replace")
         return Wanted(_NONE, (dockerfile, text), at)
     try:
-        return Wanted(choose(contents.paths, contents.read, workdir, chosen), None, at)
+        return Wanted(choose(commit.paths, commit.read, workdir, chosen), None, at)
     except ImageError as error:
         raise explained(error) from error
 

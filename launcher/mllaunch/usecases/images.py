@@ -49,5 +49,7 @@ def removable(
     images = list(images)
     below = {image.environment for image in images if image.id in used}
     for image in images:
-        if (image.kind == CODE and image.id not in used) or (image.kind == ENVIRONMENT and environments and image.environment not in below):
+        if (image.kind == CODE and image.id not in used) or (
+            image.kind == ENVIRONMENT and environments and image.environment not in below
+        ):
             yield image

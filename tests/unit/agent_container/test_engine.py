@@ -282,7 +282,15 @@ def test_an_exit_code_is_waited_for(fake: FakeEngine) -> None:
     assert Engine(fake.path).wait("c", 5.0) == 3
 
 
-@pytest.mark.parametrize(("events", "killed"), [(b"", False), (b'{"Action":"kill"}\n', True)])
+@pytest.mark.parametrize(
+    ("events", "killed"),
+    [
+        (b"", False),
+        (b'{"Action":"kill","Actor":{"Attributes":{"signal":"15"}}}\n', True),
+        (b'{"Action":"kill","Actor":{"Attributes":{"signal":"SIGKILL"}}}\n', True),
+        (b'{"Action":"kill","Actor":{"Attributes":{"signal":"10"}}}\n', False),
+    ],
+)
 def test_the_engine_remembers_whether_it_killed(fake: FakeEngine, events: bytes, killed: bool) -> None:
     fake.tell("GET", "/events", endless(events))
     assert Engine(fake.path).was_killed("c") is killed

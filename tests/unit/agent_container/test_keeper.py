@@ -245,7 +245,7 @@ def test_an_engine_that_came_back_to_a_running_container_has_not_ended_it(scene:
 
 
 def test_a_kill_through_the_engine_is_the_engines(scene: Scene) -> None:
-    scene.fake.tell("GET", "/events", endless(b'{"Action":"kill"}\n'))
+    scene.fake.tell("GET", "/events", endless(b'{"Action":"kill","Actor":{"Attributes":{"signal":"9"}}}\n'))
     assert scene.keep()["by_engine"] is True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -78,7 +79,10 @@ def of_a_plain_run() -> Any:
     ("name", "request_"), [("gpus", of_a_run_with_gpus()), ("plain", of_a_plain_run())], ids=["gpus", "plain"]
 )
 def test_the_request_is_the_golden_one(name: str, request_: Any) -> None:
-    assert request_ == json.loads((GOLDEN / f"{name}.json").read_text())
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(json.dumps(request_, indent=1) + "\n")
+    assert request_ == json.loads(path.read_text())
 
 
 ANY_SPEC = st.builds(
