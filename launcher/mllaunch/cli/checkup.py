@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mllaunch.errors import MllaunchError
 from mllaunch.ports import AttemptRef, RunQuery
-from mllaunch.usecases.doctor import Facts, Fault, Home
+from mllaunch.usecases.doctor import Engine, Facts, Fault, Home
 
 if TYPE_CHECKING:
     from mllaunch.wiring import App
@@ -34,10 +34,24 @@ def facts(app: App) -> Facts:
         run_log=_run_log(app.home),
         code=_code(app.code.path),
         agent=agent,
+        engine=_engine(app),
         unattended=tuple(name for name in unsettled.values() if name),
         mounts=tuple(m["path"] for m in mounts or [] if not m["attended"] and m["run_id"] not in unsettled),
         leftovers=_leftovers(app),
     )
+
+
+def _engine(app: App) -> Engine:
+    answer = app.engine_answer
+    if answer.version is None:
+        return Engine(None, answer.socket, answer.problem, answer.is_denied)
+    from mllaunch_agent import engine
+
+    try:
+        runtimes = engine.Engine(answer.socket).info().get("Runtimes") or {}
+    except OSError:
+        runtimes = {}
+    return Engine(answer.title, answer.socket, has_nvidia="nvidia" in runtimes)
 
 
 def _git_version(cwd: str) -> str | None:

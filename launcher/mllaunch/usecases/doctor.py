@@ -44,6 +44,19 @@ class Home(NamedTuple):
     is_local: bool
 
 
+class Engine(NamedTuple):
+    """The container engine. title: such as ``Docker 28.2.2``, None if it does not answer; problem then says why.
+
+    is_denied: it is there, but not for this user. has_nvidia: whether it names NVIDIA's runtime.
+    """
+
+    title: str | None
+    socket: str
+    problem: str | None = None
+    is_denied: bool = False
+    has_nvidia: bool = False
+
+
 class Facts(NamedTuple):
     """What was found out. git: its version, None if there is none. repository: (root, changed files) or why not.
 
@@ -61,6 +74,7 @@ class Facts(NamedTuple):
     run_log: tuple[int | None, int, tuple[str, ...]]
     code: str | None
     agent: dict[str, Any] | Fault
+    engine: Engine
     unattended: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
@@ -79,8 +93,23 @@ def evaluate(facts: Facts) -> list[Finding]:
         _run_log(facts.run_log, facts.home.path),
         _code(facts.code),
         *_agent(facts.agent),
+        _engine(facts.engine, facts.agent),
         *_stale(facts),
     ]
+
+
+def _engine(engine: Engine, agent: dict[str, Any] | Fault) -> Finding:
+    if engine.title is None:
+        says = f"{engine.problem}: runs are processes"
+        if engine.is_denied:
+            return Finding("containers", WARNING, says, "sudo usermod -aG docker $USER, and log in again")
+        return Finding("containers", OK, says)
+    says = f"{engine.title} answers at {engine.socket}: runs are containers"
+    has_gpus = isinstance(agent, dict) and bool((agent.get("gpus") or {}).get("found"))
+    if has_gpus and not engine.has_nvidia:
+        fix = "install the NVIDIA container toolkit, then: sudo nvidia-ctk runtime configure --runtime=docker"
+        return Finding("containers", WARNING, f"{says}, but it names no NVIDIA runtime for GPUs", fix)
+    return Finding("containers", OK, says)
 
 
 def _git(version: str | None) -> Finding:

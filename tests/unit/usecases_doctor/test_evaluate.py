@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mllaunch.usecases.doctor import Facts, Fault, Finding, Home, evaluate
+from mllaunch.usecases.doctor import Engine, Facts, Fault, Finding, Home, evaluate
 
 AGENT: dict[str, Any] = {
     "protocol": 1,
@@ -25,6 +25,7 @@ SOUND = Facts(
     run_log=(1, 1, ()),
     code=None,
     agent=AGENT,
+    engine=Engine("Docker 28.2.2", "/var/run/docker.sock", has_nvidia=True),
 )
 GPU = {"index": 0, "uuid": "GPU-1", "name": "H200", "memory_bytes": 1}
 
@@ -36,6 +37,25 @@ def worst(facts: Facts) -> list[Finding]:
 
 def gpus(**changes: Any) -> Facts:
     return SOUND._replace(agent={**AGENT, "gpus": {**AGENT["gpus"], **changes}})
+
+
+def test_an_engine_that_is_not_there_is_no_fault_and_one_that_is_denied_is() -> None:
+    absent = SOUND._replace(engine=Engine(None, "/d.sock", "no container engine answers at /d.sock"))
+    assert worst(absent) == []
+    assert "no container engine answers at /d.sock: runs are processes" in [f.says for f in evaluate(absent)]
+    denied = SOUND._replace(engine=Engine(None, "/d.sock", "you may not use it", is_denied=True))
+    (finding,) = worst(denied)
+    assert finding.fix is not None
+    assert "usermod" in finding.fix
+
+
+def test_gpus_that_an_engine_cannot_hand_on_are_a_warning() -> None:
+    with_gpus = gpus(found=[GPU])._replace(engine=SOUND.engine._replace(has_nvidia=False))
+    (finding,) = [f for f in worst(with_gpus) if f.check == "containers"]
+    assert finding.fix is not None
+    assert "NVIDIA container toolkit" in finding.fix
+    mended = with_gpus._replace(engine=SOUND.engine)
+    assert not [f for f in worst(mended) if f.check == "containers"]
 
 
 def test_a_sound_machine_has_nothing_but_ok() -> None:
