@@ -12,10 +12,9 @@ import select
 import time
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, NoReturn, Optional, Set, Tuple
 
-from mllaunch_agent import container, node, pidfd, protocol, shim, system
+from mllaunch_agent import container, node, protocol, shim, system
+from mllaunch_agent.container_watch import MainProcess, Output, Wait, seen_from_here
 from mllaunch_agent.engine import Answer, Engine, EngineError, EngineGone, Frames
-from mllaunch_agent.family import environment
-from mllaunch_agent.probes import processes
 from mllaunch_agent.watchdog import Watchdog
 
 __all__ = ["Launch", "lock_path", "look_after", "run"]
@@ -28,8 +27,6 @@ _FULL_DISK_PAUSE_S = 0.5
 _EMPTY_PAUSE_S = 0.1  # after an answer that says nothing: an engine with a fault must not keep us busy
 _LAGS_S = (0.02, 1.0)  # for the engine to notice an end that the kernel has told: at first, and at most
 _OVER = ("exited", "dead", "removing")
-
-Wait = Callable[[Iterable[int], Optional[float]], Set[int]]
 
 
 class Launch(NamedTuple):
@@ -137,16 +134,16 @@ class _Keeper:
             self._write(error=None if unknown else _explained(e.message))
             return
         labels = created["Config"]["Labels"]
-        pid = _seen_from_here(int(state.get("Pid") or 0), self._id, labels["mllaunch.run"])
+        pid = seen_from_here(int(state.get("Pid") or 0), self._id, labels["mllaunch.run"])
         prints = labels["mllaunch.output"]
         try:
             shim.record_task(self._launch.folder, self._launch.rank, os.getpid(), pid, self._id, prints)
         except FileExistsError:
             pass  # by a shim before this one
-        main = _Main(pid)
+        main = MainProcess(pid)
         output = None
         if prints == container.ENGINE:
-            output = _Output(self._launch, self._engine, self._id, self._wait)
+            output = Output(self._launch.folder, self._launch.rank, self._engine, self._id, self._wait)
         try:
             self._follow(main, output)
         finally:
@@ -248,7 +245,7 @@ class _Keeper:
 
     # --- to the end -----------------------------------------------------------------------------------------
 
-    def _follow(self, main: "_Main", output: "Optional[_Output]") -> None:
+    def _follow(self, main: MainProcess, output: Optional[Output]) -> None:
         """Until the container has ended and that is on record."""
         waiting: Optional[Answer] = None
         over = False
@@ -286,7 +283,7 @@ class _Keeper:
             if waiting is not None:
                 waiting.close()
 
-    def _is_hopeless(self, main: "_Main", answers: bool) -> bool:
+    def _is_hopeless(self, main: MainProcess, answers: bool) -> bool:
         """Whether the task has ended, and the engine has had its time to say how. It may be away, or have failed to
         notice; where it answers, a process that cannot be seen from here is taken to live as it says."""
         if main.lives() or (answers and not main.is_seen()):
@@ -296,7 +293,7 @@ class _Keeper:
             self._ended_s = time.monotonic()
         return time.monotonic() - self._ended_s > _ENGINE_PATIENCE_S
 
-    def _await(self, waiting: Answer, output: "Optional[_Output]", main: "_Main") -> Optional[Answer]:
+    def _await(self, waiting: Answer, output: Optional[Output], main: MainProcess) -> Optional[Answer]:
         """Wait for whatever may mean the end; the connection to go on waiting with."""
         while True:
             printing = output.fileno() if output else None
@@ -341,7 +338,7 @@ class _Keeper:
         except EngineError:
             return False  # it does not say
 
-    def _write_unheard(self, main: "_Main") -> None:
+    def _write_unheard(self, main: MainProcess) -> None:
         """The engine can say nothing any more: the kernel may."""
         status = main.exit_status()
         if status is None:
@@ -390,110 +387,6 @@ class _Keeper:
                 if not system.is_full(e):
                     raise
             self._wait((), _FULL_DISK_PAUSE_S)
-
-
-def _seen_from_here(pid: int, container_id: str, run_id: str) -> int:
-    """The pid, or 0 if it is not the container's process: one in another machine (Docker Desktop) or another
-    namespace has a number that means nothing here, or a stranger."""
-    try:
-        with open("/proc/%d/cgroup" % pid, encoding="utf-8", errors="replace") as file:
-            known = container_id in file.read()
-    except OSError:
-        return 0
-    # An engine without control groups leaves no id there.
-    return pid if known or b"MLLAUNCH_RUN_ID=%s" % run_id.encode() in environment(pid) else 0
-
-
-class _Main:
-    """The main process of a container, as the node's kernel shows it. pid: 0 if it has ended already, or is not to
-    be seen from here."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._ticks = processes.start_ticks(pid) if pid else None
-        self._fd = None if self._ticks is None else pidfd.watch(pid, self._ticks)
-
-    def fileno(self) -> Optional[int]:
-        return self._fd
-
-    def lives(self) -> bool:
-        return self._ticks is not None and processes.is_same(self._pid, self._ticks)
-
-    def is_seen(self) -> bool:
-        return self._ticks is not None
-
-    def exit_status(self) -> Optional[int]:
-        return None if self._fd is None else pidfd.exit_status(self._fd)
-
-    def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-
-
-class _Output:
-    """Copies what a container prints to its engine into the task's streams, from where they end."""
-
-    def __init__(self, launch: Launch, engine: Engine, container_id: str, wait: Wait) -> None:
-        self._engine = engine
-        self._wait = wait
-        self._id = container_id
-        names = protocol.stdout_stream(launch.rank), protocol.stderr_stream(launch.rank)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._files = [os.open(os.path.join(launch.folder, "streams", name), flags, 0o600) for name in names]
-        self._answer: Optional[Answer] = None
-        self._frames = Frames()
-        self._skip = [0, 0]  # bytes of each stream that are there already
-        self._whole = False  # whether the last connection ended because there was no more to come
-
-    def connect(self) -> None:
-        """Ask for all of the output again, if the connection is gone. EngineGone."""
-        if self._answer is None:
-            answer = self._engine.output(self._id)
-            self._frames = Frames()
-            self._skip = [os.fstat(file).st_size for file in self._files]
-            self._answer = answer
-
-    def fileno(self) -> Optional[int]:
-        return None if self._answer is None else self._answer.fileno()
-
-    def take(self) -> bool:
-        """Store what has come; False at the end of the connection."""
-        assert self._answer is not None
-        data = self._answer.drain()
-        if not data:
-            self._whole = self._answer.is_whole()
-            self._answer.close()
-            self._answer = None
-            return False
-        for stream, piece in self._frames.feed(data):
-            self._store(0 if stream == 1 else 1, piece)
-        return True
-
-    def finish(self) -> None:
-        """The container has ended: store the rest of what it printed. EngineGone, also if the engine goes meanwhile."""
-        self.connect()
-        while self.take():
-            pass
-        if not self._whole:
-            raise EngineGone("the connection broke while the last output came")
-
-    def _store(self, index: int, piece: bytes) -> None:
-        skipped = min(self._skip[index], len(piece))
-        self._skip[index] -= skipped
-        view = memoryview(piece)[skipped:]
-        while view:
-            try:
-                view = view[os.write(self._files[index], view) :]
-            except OSError as e:
-                if not system.is_full(e):
-                    raise
-                self._wait((), _FULL_DISK_PAUSE_S)  # the engine keeps the rest meanwhile
-
-    def close(self) -> None:
-        if self._answer is not None:
-            self._answer.close()
-        for file in self._files:
-            os.close(file)
 
 
 def _rfc3339(text: str) -> Optional[str]:

@@ -116,13 +116,6 @@ def planned(app: App, config: Config, snapshot: Snapshot, job: JobSpec) -> dict[
     }
 
 
-def credentials(app: App, image: Image) -> str | None:
-    """What a node needs to pull the image; None where it is not in a registry, or that asks for nothing."""
-    if "@" not in image.reference:
-        return None
-    return app.docker.credentials(image.reference.partition("/")[0])
-
-
 class Progress:
     """What an engine says while it works: the last line on a terminal, steps alone elsewhere. A context manager."""
 

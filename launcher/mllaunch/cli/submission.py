@@ -127,9 +127,8 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
             app, config, snapshot, plan.job.project, plan.job.workdir, quiet=asked["as_json"]
         )
         run = run._replace(image=image)
-        credentials = imaging.credentials(app, image)
         socket = prepared.choice.engine.socket
-        container = usecase.container_spec(config.container, image, socket, plan.job.resources, credentials)
+        container = usecase.container_spec(config.container, image, socket, plan.job.resources)
     else:
         say.process(prepared.choice.why)
         if not plan.job.in_place:

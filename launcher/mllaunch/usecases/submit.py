@@ -71,10 +71,8 @@ def secret_values(job: JobSpec, environ: Mapping[str, str]) -> list[str]:
     return sorted({value for name, value in everything.items() if value and redaction.looks_secret(name)})
 
 
-def container_spec(
-    wanted: Container, image: Image, socket: str, resources: Resources, credentials: str | None
-) -> ContainerSpec:
-    """What the containers of a run are made from. socket: the engine's. credentials: for the image's registry."""
+def container_spec(wanted: Container, image: Image, socket: str, resources: Resources) -> ContainerSpec:
+    """What the containers of a run are made from. socket: the engine's, which has the image."""
     from mllaunch_containers.spec import WORKSPACE
 
     in_registry = "@" in image.reference
@@ -82,7 +80,7 @@ def container_spec(
         "engine": socket,
         "image": image.id,
         "reference": image.reference if in_registry else None,
-        "credentials": credentials,
+        "credentials": None,
         "environment": image.environment,
         "workspace": WORKSPACE,
         "network": wanted.network,

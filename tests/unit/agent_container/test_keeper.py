@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from mllaunch_agent import container, container_shim, shim
-from mllaunch_agent.container_shim import Launch, _Keeper, _seen_from_here
+from mllaunch_agent import container, container_shim, container_watch, shim
+from mllaunch_agent.container_shim import Launch, _Keeper
+from mllaunch_agent.container_watch import seen_from_here
 from tests.fakes.engine import FakeEngine, answer, chunked, document, endless, frame, refusal
 
 TORN = endless(b"")
@@ -282,9 +283,9 @@ def test_an_engine_that_answers_every_wait_at_once_does_not_keep_us_busy(scene: 
 
 
 def test_a_number_that_means_nothing_here_is_not_taken_for_a_process() -> None:
-    assert _seen_from_here(os.getpid(), "c" * 64, RUN) == 0
-    assert _seen_from_here(0, "c" * 64, RUN) == 0
-    assert _seen_from_here(1 << 30, "c" * 64, RUN) == 0
+    assert seen_from_here(os.getpid(), "c" * 64, RUN) == 0
+    assert seen_from_here(0, "c" * 64, RUN) == 0
+    assert seen_from_here(1 << 30, "c" * 64, RUN) == 0
 
 
 @pytest.mark.parametrize(
@@ -302,6 +303,6 @@ def test_a_process_is_the_containers_by_its_control_group_or_its_environment(
 ) -> None:
     place = tmp_path / "cgroup"
     place.write_text(cgroup)
-    monkeypatch.setattr(container_shim, "open", lambda path, **how: place.open(**how), raising=False)
-    monkeypatch.setattr(container_shim, "environment", lambda pid: set(environment))
-    assert _seen_from_here(7, "c" * 64, RUN) == (7 if seen else 0)
+    monkeypatch.setattr(container_watch, "open", lambda path, **how: place.open(**how), raising=False)
+    monkeypatch.setattr(container_watch, "environment", lambda pid: set(environment))
+    assert seen_from_here(7, "c" * 64, RUN) == (7 if seen else 0)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllaunch_agent.container_shim import Launch, _Output, _rfc3339
+from mllaunch_agent.container_shim import _rfc3339
+from mllaunch_agent.container_watch import Output
 from mllaunch_agent.engine import EngineGone
 from tests.fakes.engine import frame
 
@@ -65,10 +66,9 @@ def never_wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
 
 def output(
     folder: str, engine: Engine, wait: Callable[[Iterable[int], float | None], set[int]] = never_wait
-) -> _Output:
-    launch = Launch(folder, 0, "", "", lambda manner: {}, "")
+) -> Output:
     made: Any = engine
-    return _Output(launch, made, "c", wait)
+    return Output(folder, 0, made, "c", wait)
 
 
 def streams(folder: str) -> tuple[bytes, ...]:
