@@ -18,6 +18,7 @@ import pytest
 
 from tests.testbed import engine as engines
 from tests.testbed import images
+from tests.testbed import podman as podmen
 from tests.testbed.fixtures import (  # noqa: F401  fixtures for all tests
     _session_hook,
     bare_image,
@@ -25,6 +26,7 @@ from tests.testbed.fixtures import (  # noqa: F401  fixtures for all tests
     foreign_image,
     gpu_hook,
     new_engine,
+    podman,
     private_registry,
     python_image,
     registry,
@@ -81,6 +83,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "git-lfs": _program("git-lfs"),
     "mmdebstrap": _program("mmdebstrap"),
     "overlay": _overlay,
+    "podman": podmen.missing,
     "root": _root,
     "torch": _torch,
 }

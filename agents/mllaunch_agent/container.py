@@ -14,6 +14,7 @@ __all__ = [
     "ENGINE",
     "FILES",
     "NO_GPU",
+    "PODMAN_LOG",
     "SHELL",
     "Host",
     "Manner",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 SHELL = "/bin/sh"
+PODMAN_LOG = "k8s-file"
 FILES, ENGINE = "files", "engine"  # where a container prints to
 _OURS = "/.mllaunch"
 NO_GPU = (
@@ -55,10 +57,12 @@ _LIMITS = [
 
 class Manner(NamedTuple):
     """What depends on the image and the engine, and is found out at the first start. prints: FILES or ENGINE.
-    limits: whether the engine may raise limits (one that is itself in a container may not)."""
+    limits: whether the engine may raise limits (one that is itself in a container may not). log: the driver that keeps
+    what is printed to the engine, byte for byte; Podman has not got Docker's."""
 
     prints: str = FILES
     limits: bool = True
+    log: str = "local"
 
 
 class Host(NamedTuple):
@@ -120,15 +124,16 @@ def request(
         "NetworkMode": container["network"],
         # Ranks of one node talk through shared memory; a single one has its own, which goes with it.
         "IpcMode": "host" if tasks > 1 else "private",
-        "ShmSize": container["shm_bytes"] or (container["memory_bytes"] or host.memory_bytes) // 2,
         "Ulimits": _LIMITS if manner.limits else [],
         "SecurityOpt": ["no-new-privileges"],
         "CapDrop": ["ALL"],
         "GroupAdd": [str(group) for group in host.groups],
         "Mounts": mounts(spec, container, place["rank"], output),
-        "LogConfig": _LITTLE_LOG if output == FILES else _UNLIMITED_LOG,
+        "LogConfig": _log(manner),
         "RestartPolicy": {"Name": "no"},
     }
+    if tasks == 1:
+        settings["ShmSize"] = container["shm_bytes"] or (container["memory_bytes"] or host.memory_bytes) // 2
     if container["memory_bytes"]:
         # Swap is none of it: a task that swaps is as good as dead, and slower to say so.
         share = container["memory_bytes"] // tasks
@@ -147,6 +152,12 @@ def request(
         "Labels": labels(spec, place["rank"], gpus, output),
         "HostConfig": settings,
     }
+
+
+def _log(manner: Manner) -> Dict[str, Any]:
+    if manner.log != Manner().log:
+        return {"Type": manner.log, "Config": {}}
+    return _LITTLE_LOG if manner.prints == FILES else _UNLIMITED_LOG
 
 
 def _variables(environment: Dict[str, str], gpus: Sequence[str], host: Host) -> Dict[str, str]:

@@ -172,20 +172,28 @@ class _Keeper:
         if found is None:
             if started:  # a container must never run twice, and so must not its successor
                 raise _Lost(404, "the container was removed")
-            manner = container.Manner(*known) if known else container.Manner()
-            try:
-                self._engine.create(launch.name, launch.request(manner))
-            except EngineError as e:
-                if e.status != 409:  # else another, of whose death the engine had not heard, was first
-                    raise
+            manner = self._create(container.Manner(*known) if known else container.Manner())
             found = self._created()
+        else:
+            log = found.get("HostConfig", {}).get("LogConfig", {}).get("Type")
+            manner = container.Manner(log=log or container.Manner().log)
         if not known and not started:
-            found = self._find_manner(found)
+            found = self._find_manner(found, manner)
         return found
 
-    def _find_manner(self, found: Dict[str, Any]) -> Dict[str, Any]:
+    def _create(self, manner: container.Manner) -> container.Manner:
+        """Make it, and say in which manner."""
+        try:
+            self._engine.create(self._launch.name, self._launch.request(manner))
+        except EngineError as e:
+            if "log driver" in e.message and manner.log == container.Manner().log:
+                return self._create(manner._replace(log=container.PODMAN_LOG))
+            if e.status != 409:  # else another, of whose death the engine had not heard, was first
+                raise
+        return manner
+
+    def _find_manner(self, found: Dict[str, Any], manner: container.Manner) -> Dict[str, Any]:
         """The container, made anew if its image cannot do what was taken for granted."""
-        manner = container.Manner()
         if self._engine.stat(found["Id"], container.SHELL) is None:
             manner = manner._replace(prints=container.ENGINE)
             self._make_anew(manner)

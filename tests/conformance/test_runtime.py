@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.harness import Home, Mllaunch, Repo, until
+from tests.testbed import images
 from tests.testbed.engine import Engine
 
 RUNTIMES = [
     "process",
     pytest.param("docker", marks=pytest.mark.real("engine", "busybox")),
+    pytest.param("podman", marks=pytest.mark.real("podman", "busybox")),
 ]
 
 
@@ -66,12 +68,13 @@ def user(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[User]:
     made = User(request.param, home, repo)
     repo.write("code.txt", "as committed\n")
     engine: Engine | None = None
-    if made.runtime == "docker":
-        engine = request.getfixturevalue("engine")
-        repo.write("mllaunch.yaml", f"image: {{base: {request.getfixturevalue('tiny_image')}}}\n")
+    if made.runtime != "process":
+        engine = request.getfixturevalue("engine" if made.runtime == "docker" else "podman")
+        assert engine
+        repo.write("mllaunch.yaml", f"image: {{base: {images.load_tiny(engine)}}}\n")
         home.environ.update(engine.environment)
         home.environ["DOCKER_CONFIG"] = str(tmp_path / "docker-config")
-    home.environ["MLLAUNCH_RUNTIME"] = made.runtime
+    home.environ["MLLAUNCH_RUNTIME"] = "process" if made.runtime == "process" else "docker"
     repo.commit()
     yield made
     made.mllaunch.close()

@@ -122,7 +122,14 @@ def test_the_example_is_a_clean_repository_with_one_commit_even_where_git_knows_
 ) -> None:
     said = mllaunch("init", "--example", "digits", "new/digits", cwd=tmp_path, environ=environ)
     assert said.returncode == 0, said.stderr
-    assert "mllaunch run train.py" in said.stderr
+    assert said.stderr.splitlines()[1:] == [
+        "next:",
+        f"  cd {tmp_path}/new/digits",
+        "  pip install -r requirements.txt   # only where no Docker answers, "
+        "and numpy and scikit-learn are not there yet",
+        "  mllaunch run train.py",
+        "  mllaunch provenance @last",
+    ]
     folder = tmp_path / "new" / "digits"
     assert git("rev-list", "--count", "HEAD", cwd=folder).strip() == "1"
     assert git("status", "--porcelain", cwd=folder) == ""
@@ -131,6 +138,13 @@ def test_the_example_is_a_clean_repository_with_one_commit_even_where_git_knows_
     )
     shown = mllaunch("config", "--json", cwd=folder, environ=environ)
     assert json.loads(shown.stdout)["config"]["project"] == "digits"
+
+
+def test_the_next_steps_name_what_the_other_example_needs(tmp_path: Path, environ: dict[str, str]) -> None:
+    said = mllaunch("init", "--example", "torch", cwd=tmp_path, environ=environ)
+    assert said.returncode == 0, said.stderr
+    assert f"  cd {tmp_path}/torch\n" in said.stderr
+    assert "and torch and numpy are not there yet\n" in said.stderr
 
 
 def test_the_example_goes_into_no_folder_that_holds_something(

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_wheel_holds_all_packages_and_an_example_that_init_can_copy(tmp_path: Path) -> None:
+def test_the_wheel_holds_all_packages_and_the_examples_that_init_can_copy(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,
@@ -31,13 +31,14 @@ def test_the_wheel_holds_all_packages_and_an_example_that_init_can_copy(tmp_path
         f"assert mllaunch.__file__.startswith({str(installed)!r}), mllaunch.__file__\n"
         "from mllaunch.cli.main import main; main()"
     )
-    subprocess.run(
-        [sys.executable, "-c", program, "init", "--example", "digits", str(tmp_path / "digits")],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(installed)},
-        check=True,
-        capture_output=True,
-    )
-    for file in (ROOT / "examples" / "digits").iterdir():
-        if file.is_file():
-            assert (tmp_path / "digits" / file.name).read_bytes() == file.read_bytes()
+    for example in ("digits", "torch"):
+        subprocess.run(
+            [sys.executable, "-c", program, "init", "--example", example, str(tmp_path / example)],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(installed)},
+            check=True,
+            capture_output=True,
+        )
+        for file in (ROOT / "examples" / example).iterdir():
+            if file.is_file():
+                assert (tmp_path / example / file.name).read_bytes() == file.read_bytes()

@@ -14,6 +14,7 @@ from tests.testbed import images
 from tests.testbed import registry as registries
 from tests.testbed.engine import Engine
 from tests.testbed.gpus import GpuHook
+from tests.testbed.podman import Podman
 from tests.testbed.registry import Login, Registry
 
 
@@ -26,6 +27,13 @@ def _session_hook(tmp_path_factory: pytest.TempPathFactory) -> GpuHook:
 def engine(_session_hook: GpuHook) -> Iterator[Engine]:
     """The session's engine, with a network and GPUs. Tests remove their containers and leave it running."""
     with Engine(path=[_session_hook.folder]) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """The session's Podman."""
+    with Podman() as made:
         yield made
 
 

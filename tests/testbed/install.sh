@@ -11,6 +11,7 @@ need git git
 need mmdebstrap mmdebstrap
 need dockerd docker.io
 need docker-registry docker-registry
+need podman podman catatonit
 need ip iproute2
 need iptables iptables
 # A busybox that needs libraries is of no use in an image that has none.

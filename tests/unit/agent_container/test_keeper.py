@@ -185,7 +185,7 @@ def test_an_image_without_a_shell_prints_to_the_engine_which_is_found_out_once(s
     scene.fake.tell("GET", "/containers/c1/logs", chunked(frame(1, b"out\n"), frame(2, b"err\n")))
     assert scene.keep()["exit_code"] == 3
     assert scene.requests == [container.Manner(), container.Manner(prints=container.ENGINE)]
-    assert json.loads((scene.folder / "manner").read_text()) == [container.ENGINE, True]
+    assert json.loads((scene.folder / "manner").read_text()) == [container.ENGINE, True, "local"]
     assert (scene.folder / "streams" / "stdout.0").read_text() == "out\n"
     assert (scene.folder / "streams" / "stderr.0").read_text() == "err\n"
 
@@ -211,7 +211,7 @@ def test_where_limits_may_not_be_raised_it_is_started_without(scene: Scene) -> N
     scene.fake.tell("POST", "/containers/c1/start", refusal(400, "error setting rlimits"), answer(status=204))
     assert scene.keep()["exit_code"] == 3
     assert scene.requests == [container.Manner(), container.Manner(limits=False)]
-    assert json.loads((scene.folder / "manner").read_text()) == [container.FILES, False]
+    assert json.loads((scene.folder / "manner").read_text()) == [container.FILES, False, "local"]
 
 
 # --- the end
