@@ -114,7 +114,14 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     if asked["name"]:
         run = run._replace(name=_valid_name(asked["name"]))
     if asked["dry_run"]:
-        _say_dry_run(app, run, prepared, asked["as_json"])
+        from mllaunch.cli import dryrun
+
+        image = None
+        if prepared.choice.engine is not None:
+            from mllaunch.cli import imaging
+
+            image = imaging.planned(app, config, snapshot, plan.job)
+        dryrun.show(run, plan.job, image, as_json=asked["as_json"])
         return None
     say = _Progress(asked["as_json"])
     say.code(snapshot, plan.job.in_place)
@@ -123,12 +130,13 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     if prepared.choice.engine is not None:
         from mllaunch.cli import imaging
 
-        image = imaging.ensure(
-            app, config, snapshot, plan.job.project, plan.job.workdir, quiet=asked["as_json"]
-        )
-        run = run._replace(image=image)
+        with _faults_of(app.home):
+            made = imaging.ensure(
+                app, config, snapshot, plan.job.project, plan.job.workdir, quiet=asked["as_json"]
+            )
+        run = run._replace(image=made)
         socket = prepared.choice.engine.socket
-        container = usecase.container_spec(config.container, image, socket, plan.job.resources)
+        container = usecase.container_spec(config.container, made, socket, plan.job.resources)
     else:
         say.process(prepared.choice.why)
         if not plan.job.in_place:
@@ -360,50 +368,6 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
-
-
-def _say_dry_run(app: App, run: Run, prepared: _Prepared, as_json: bool) -> None:
-    import json
-
-    plan = prepared.plan
-    image = None
-    if prepared.choice.engine is not None:
-        from mllaunch.cli import imaging
-
-        image = imaging.planned(app, prepared.config, run.snapshot, plan.job)
-    document = {
-        "job": run.spec._asdict() | {"resources": run.spec.resources._asdict()},
-        "snapshot": {"commit": run.snapshot.commit, "tree": run.snapshot.tree, "dirty": run.snapshot.dirty},
-        "runtime": {"name": run.spec.runtime, "why": run.spec.runtime_why},
-        "image": image,
-        "placement": [
-            {"node": run.submitted_by_host, "ranks": list(range(plan.job.resources.tasks_per_node))}
-        ],
-    }
-    if as_json:
-        print(json.dumps(document))
-        return
-    import shlex
-
-    job = plan.job
-    print(f"would run   {shlex.join(run.spec.argv)}")
-    checkout = f"a checkout of {run.snapshot.commit[:12]}"
-    place = "your working tree, uncommitted edits included" if job.in_place else checkout
-    print(f"in          {place}, folder {job.workdir or '.'}")
-    print(f"on          {run.submitted_by_host} via {job.backend}, {_tasks(job.resources.tasks_per_node)}")
-    print(f"as          {'a container' if image else 'a process'}: {run.spec.runtime_why}")
-    for path in run.spec.data:
-        print(f"with data   {path}")
-    if image:
-        packages = f", packages from {image['dependencies']['path']}" if image["dependencies"]["path"] else ""
-        print(f"image       {image['state']}{packages}")
-        for note in image["dependencies"]["notes"]:
-            print(f"            {note}")
-        print(f"Dockerfile\n{image['dockerfile']}", end="")
-
-
-def _tasks(count: int) -> str:
-    return f"{count} task{'s' if count != 1 else ''}"
 
 
 def document(submitted: Submitted) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mllaunch.domain.image import Image, Lock
 from mllaunch.errors import MllaunchError, NotFound, NotPermitted, UsageError
+from mllaunch_agent.engine import EngineError, EngineGone
 from mllaunch_containers.builder import Builder, Built
 from mllaunch_containers.spec import ImageError, ImageSpec
 
@@ -39,26 +40,26 @@ class EngineImageBuilder:
         """The finished image, if it is there. MllaunchError if the engine does not answer."""
         try:
             found = self._builder.find(spec)
-        except OSError as error:
+        except (EngineGone, EngineError) as error:
             raise _silent(error) from error
         return None if found is None else _image(spec, found)
 
     def build(self, spec: ImageSpec, tree: Callable[[], str], say: Say) -> Image:
-        """Make the image. tree: gives the folder with exactly the code's files. say: takes lines of progress."""
+        """Make the image. tree: gives the folder with exactly the code's files. say: takes lines of progress.
+
+        MllaunchError; OSError where there is no room for temporary files.
+        """
         try:
             return _image(spec, self._builder.build(spec, tree, say))
         except ImageError as error:
             raise explained(error) from error
-        except OSError as error:
+        except (EngineGone, EngineError) as error:
             raise _silent(error) from error
 
 
 def _silent(error: OSError) -> MllaunchError:
     return MllaunchError(
-        "engine_gone",
-        "the container engine stopped answering, or there is no room for temporary files",
-        evidence=(str(error),),
-        hint="docker info; df -h",
+        "engine_gone", "the container engine stopped answering", evidence=(str(error),), hint="docker info"
     )
 
 
