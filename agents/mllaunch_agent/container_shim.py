@@ -229,16 +229,18 @@ class _Keeper:
         return state
 
     def _started(self) -> Dict[str, Any]:
-        state: Dict[str, Any] = self._inspected()["State"]
+        found = self._inspected()
+        state: Dict[str, Any] = found["State"]
         if state["Status"] != "created":
             return state  # the engine has heard an earlier request, though its answer was lost
         try:
             self._engine.start(self._id)
         except EngineError as e:
-            manner = container.Manner(*(node.read_json(self._launch.manner) or ()))
-            if "rlimit" not in e.message or not manner.limits:
+            # What this container was made with counts: another run may have found out meanwhile.
+            if "rlimit" not in e.message or not found.get("HostConfig", {}).get("Ulimits"):
                 raise
-            manner = manner._replace(limits=False)
+            known = container.Manner(*(node.read_json(self._launch.manner) or ()))
+            manner = known._replace(limits=False)
             self._id = self._make_anew(manner)
             self._engine.start(self._id)
             self._remember(manner)

@@ -109,6 +109,11 @@ class Builder:
 
         Raises ImageError; OSError (no room for temporary files, the engine does not answer).
         """
+        from mllaunch_containers import dockerfile
+
+        dockerfile.environment(
+            spec.environment, self._platform
+        )  # names that are none are no engine's concern
         key = spec.environment.key(self._platform, spec.code.tree)
         name = _name(spec, key)
         found = self._engine.image(name)

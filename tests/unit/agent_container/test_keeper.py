@@ -25,7 +25,8 @@ def state(status: str, **more: Any) -> dict[str, Any]:
 
 def inspected(state: dict[str, Any], prints: str = container.FILES) -> bytes:
     labels = {"mllaunch.output": prints, "mllaunch.run": RUN}
-    return document({"Id": "c1", "State": state, "Config": {"Labels": labels}})
+    settings = {"Ulimits": [{"Name": "memlock", "Soft": -1, "Hard": -1}]}
+    return document({"Id": "c1", "State": state, "Config": {"Labels": labels}, "HostConfig": settings})
 
 
 EXITED = state("exited", ExitCode=3, FinishedAt="2026-01-01T00:00:00.5Z")

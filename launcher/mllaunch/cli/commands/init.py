@@ -12,7 +12,8 @@ from mllaunch.errors import MllaunchError, UsageError
 if TYPE_CHECKING:
     from mllaunch.capture.git import Git
 
-EXAMPLES = ("digits",)
+# With what each needs where it does not run in a container.
+EXAMPLES = {"digits": "numpy and scikit-learn", "torch": "torch and numpy"}
 
 _TEMPLATE = """\
 # How runs of this project are started. Every key may be left out; `mllaunch config` shows what is in effect.
@@ -28,7 +29,7 @@ project: {project}
 
 
 @click.command()
-@click.option("--example", type=click.Choice(EXAMPLES), help="Copy a ready example into DIR instead.")
+@click.option("--example", type=click.Choice(tuple(EXAMPLES)), help="Copy a ready example into DIR instead.")
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
 def command(example: str | None, directory: str | None) -> None:
     """Write a mllaunch.yaml into the repository at DIR (default: here), or a ready example into a new folder.
@@ -90,7 +91,7 @@ def _example(name: str, folder: str) -> None:
     _say("next:")
     for line in (
         f"cd {_quoted_for_shell(folder)}",
-        "pip install -r requirements.txt   # if numpy and scikit-learn are not there yet",
+        f"pip install -r requirements.txt   # only where no Docker answers, and {EXAMPLES[name]} are not there yet",
         "mllaunch run train.py",
         "mllaunch provenance @last",
     ):
