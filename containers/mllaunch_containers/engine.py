@@ -168,9 +168,9 @@ class Docker:
         return found
 
     def remove(self, image: str) -> None:
-        """Remove a tag, or an image by id with all its tags."""
+        """Remove an image with all its names, those in registries too. Refused while a container of it runs."""
         with _failures("remove", image):
-            self._api.remove_image(image, force=image.startswith("sha256:"))
+            self._api.remove_image(image, force=True)
 
     def save(self, image: str) -> Iterator[bytes]:
         """The image with all its layers, as a tar."""

@@ -173,8 +173,7 @@ class App:
         from mllaunch_containers.spec import ImageError
 
         try:
-            for name in image.names or (image.id,):
-                self.docker.remove(name)
+            self.docker.remove(image.id)
         except ImageError as error:
             raise explained(error) from error
 

@@ -15,7 +15,6 @@ class MadeImage(NamedTuple):
     """
 
     name: str
-    names: tuple[str, ...]
     id: str
     kind: str
     environment: str
@@ -36,7 +35,7 @@ def made(listed: Iterable[Mapping[str, Any]]) -> Iterator[MadeImage]:
         commit = labels.get("org.opencontainers.image.revision") if kind == CODE else None
         name = names[0] if names else str(image["Id"])
         found.append(
-            MadeImage(name, names, str(image["Id"]), kind, environment, commit, int(image.get("Size") or 0))
+            MadeImage(name, str(image["Id"]), kind, environment, commit, int(image.get("Size") or 0))
         )
     return iter(sorted(found))
 

@@ -23,5 +23,6 @@ def home(tmp_path: Path, engine: Engine) -> Iterator[Home]:
     assert not made.complaints()
     containers = engine.docker("ps", "--all", "--format", "{{.Names}} {{.Status}}").stdout
     assert not containers, f"containers were left behind: {containers}"
-    dangling = engine.docker("images", "--quiet", "--filter", "dangling=true").stdout
-    assert not dangling, f"images without a name were left behind: {dangling}"
+    dangling = engine.docker("images", "--quiet", "--filter", "dangling=true").stdout.split()
+    told = engine.docker("inspect", *dangling).stdout if dangling else ""
+    assert not dangling, f"images without a name were left behind: {told}"

@@ -9,9 +9,21 @@ from typing import Any
 
 from mllaunch_agent import node, protocol, system, watching
 from mllaunch_agent.follower import Follower
+from mllaunch_agent.probes import NotCaptured
 from mllaunch_agent.streams import EventLog
 from mllaunch_agent.watching import Watcher
 from tests.unit.agent_core.specs import spec
+
+
+class NoTasks:
+    """A runtime, as far as a watcher asks it."""
+
+    def python(self) -> tuple[dict[str, Any], list[NotCaptured]]:
+        return {}, []
+
+    def watch_code(self, say: Any, ending: Any) -> None:
+        pass
+
 
 SUMS = ("read_bytes", "written_bytes")
 
@@ -27,7 +39,8 @@ def stated(folder: Path, *past: dict[str, Any], boot_id: str | None = None) -> l
         events.stream.close()
     events = EventLog(str(folder))
     follower = Follower(str(folder), node.make_masker([]))
-    watcher = Watcher(spec(folder=str(folder)), str(folder), follower, ())
+    runtime: Any = NoTasks()
+    watcher = Watcher(spec(folder=str(folder)), str(folder), follower, (), runtime)
     watcher.add_task(os.getpid())
     watcher.finish(events, [], 20.0)
     lines = (folder / "streams" / "events").read_bytes().splitlines()
