@@ -15,6 +15,7 @@ __all__ = [
     "FILES",
     "NO_GPU",
     "PODMAN_LOG",
+    "PROBE_LABEL",
     "SHELL",
     "Host",
     "Manner",
@@ -27,6 +28,7 @@ __all__ = [
 
 SHELL = "/bin/sh"
 PODMAN_LOG = "k8s-file"
+PROBE_LABEL = "mllaunch.probe"  # of containers that only ask an image something
 FILES, ENGINE = "files", "engine"  # where a container prints to
 _OURS = "/.mllaunch"
 NO_GPU = (

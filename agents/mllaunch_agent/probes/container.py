@@ -9,13 +9,13 @@ import stat
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from mllaunch_agent import node, system
+from mllaunch_agent.container import PROBE_LABEL
 from mllaunch_agent.engine import Engine, Frames
 from mllaunch_agent.probes import NotCaptured, not_captured
 from mllaunch_agent.probes import python as python_probe
 
-__all__ = ["LABEL", "TREE", "CodeWatch", "Listed", "blob_id", "blob_id_of", "parse_tree", "python"]
+__all__ = ["TREE", "CodeWatch", "Listed", "blob_id", "blob_id_of", "parse_tree", "python"]
 
-LABEL = "mllaunch.probe"  # of the containers made here
 TREE = "/.mllaunch/tree"  # the code of an image, as it was built: see docs/images.md
 _PYTHON_TIMEOUT_S = 30.0
 _BLOCK = 1 << 20
@@ -39,7 +39,7 @@ def python(
         "Cmd": ["-c", python_probe.SCRIPT],
         "Env": ["%s=%s" % pair for pair in environment.items()],
         "User": "%d:%d" % (os.getuid(), os.getgid()),
-        "Labels": {LABEL: "python"},
+        "Labels": {PROBE_LABEL: "python"},
         "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "local"}, "Init": True},
     }
     name = "mllaunch-probe-%s" % os.urandom(8).hex()

@@ -9,11 +9,10 @@ import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from mllaunch_agent import (
     container,
-    container_files,
     container_shim,
     leases,
     protocol,
@@ -25,10 +24,10 @@ from mllaunch_agent.engine import Engine, EngineError, EngineGone
 from mllaunch_agent.environment import task_environment
 from mllaunch_agent.family import is_running
 from mllaunch_agent.probes import NotCaptured, processes
-from mllaunch_agent.probes import container as image_probe
 from mllaunch_agent.runtimes import Say, ShimMain
 
 if TYPE_CHECKING:
+    from mllaunch_agent.container_code import ContainerCode
     from mllaunch_agent.supervisor import Supervisor
 
 _PULL_TICK_S = 0.1
@@ -36,10 +35,6 @@ _LOOK_PAUSES_S = (0.2, 0.5, 2.0, 10.0)  # between attempts to look after a conta
 _ENGINE_PATIENCE_S = 60.0  # after the end, for an engine that is away
 _ENGINE_PAUSE_S = 0.5
 _STALE_S = 3600.0  # a probe's container lives for half a minute, unless its agent is killed
-_CODE_LOOK_S = 2.0
-_CODE_ASK_S = 10.0  # where the engine must be asked, which goes through all that a container wrote
-_NEW_FILES = 100  # that many added source files are told of one by one
-_CODE_SUFFIXES = (".py", ".pyx", ".pyi", ".sh", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
 
 
 class DockerRuntime:
@@ -51,8 +46,7 @@ class DockerRuntime:
         self._looks: Dict[
             int, Tuple[int, float]
         ] = {}  # rank -> how often we had to look after it, when again
-        self._code: Dict[int, image_probe.CodeWatch] = {}
-        self._code_lock = threading.Lock()
+        self._code_part: Optional[ContainerCode] = None
 
     # --- before the start -----------------------------------------------------------------------------------
 
@@ -240,69 +234,21 @@ class DockerRuntime:
             return {}, []
         cached = os.path.join(self._spec["cache"], "python-%s.json" % self._container["environment"][:32])
         image = self._container["image"]
+        from mllaunch_agent.probes import container as image_probe
+
         return image_probe.python(self._engine, image, self._spec["environment"], interpreter, cached)
 
-    # --- changes to the code --------------------------------------------------------------------------------
-
     def watch_code(self, say: Say, ending: threading.Event) -> None:
-        """Look at every container's code again and again, through the kernel where that is allowed."""
-        while not ending.is_set():
-            pause_s = _CODE_LOOK_S
-            for rank, record in list(self._supervisor.tasks.items()):
-                root = "/proc/%d/root%s" % (record["pid"], self._container["workspace"])
-                try:
-                    with self._code_lock:
-                        watch = self._code_of(rank, record)
-                        self._say_changes(say, rank, watch.look(root))
-                except PermissionError:
-                    pause_s = _CODE_ASK_S
-                    self._ask_for_changes(say, rank, record)
-                except OSError:
-                    pass  # it has just ended: what it changed is found then
-            ending.wait(pause_s)
+        self._code.watch(say, ending)
 
-    def _code_of(self, rank: int, record: protocol.TaskRecord) -> image_probe.CodeWatch:
-        """As last seen, also by a supervisor before this one."""
-        if rank not in self._code:
-            assert record["container"] is not None
-            listed = image_probe.parse_tree(self._file(record["container"], image_probe.TREE) or b"")
-            past = [e for e in self._supervisor.events.past if e["kind"] == protocol.CODE_CHANGED]
-            seen = {e["path"]: e["after"] for e in past if e["rank"] == rank}
-            self._code[rank] = image_probe.CodeWatch(listed, seen)
-        return self._code[rank]
+    @property
+    def _code(self) -> "ContainerCode":
+        """What concerns the code in the containers; imported when it is needed, which is after the start."""
+        if self._code_part is None:
+            from mllaunch_agent.container_code import ContainerCode
 
-    def _file(self, container_id: str, path: str) -> Optional[bytes]:
-        """The content of a file in the container, running or not, or where a link leads; None if there is none."""
-        try:
-            with container_files.archive(self._engine, container_id, path) as tar:
-                for member in tar:
-                    if member.issym():
-                        return os.fsencode(member.linkname)
-                    content = tar.extractfile(member) if member.isfile() else None
-                    return content.read() if content else None
-        except EngineError as e:
-            if e.status != 404:
-                raise
-        return None
-
-    def _ask_for_changes(self, say: Say, rank: int, record: protocol.TaskRecord) -> None:
-        try:
-            assert record["container"] is not None
-            workspace = self._container["workspace"]
-            changes = self._engine.changes(record["container"])
-            found = container_files.plan(changes, workspace, self._mounted(rank))
-            with self._code_lock:
-                watch = self._code_of(rank, record)
-                for path in watch.known(found.deleted + found.changed + found.added):
-                    content = self._file(record["container"], "%s/%s" % (workspace, path))
-                    blob = None if content is None else image_probe.blob_id_of(content)
-                    self._say_changes(say, rank, watch.note(path, blob))
-        except OSError:
-            pass  # the engine is away, or the container: asked again soon, and at the end
-
-    def _say_changes(self, say: Say, rank: int, changes: Sequence[Dict[str, Any]]) -> None:
-        for change in changes:
-            say(protocol.CODE_CHANGED, rank=rank, **change)
+            self._code_part = ContainerCode(self._supervisor, self._container, self._engine)
+        return self._code_part
 
     # --- after the end --------------------------------------------------------------------------------------
 
@@ -326,46 +272,11 @@ class DockerRuntime:
         deadline_s = system.boot_s() + _ENGINE_PATIENCE_S
         while True:
             try:
-                return self._bring_out(rank, record, work)
+                return self._code.bring_out(rank, record, work)
             except EngineGone:
                 if system.boot_s() > deadline_s:
                     raise
             time.sleep(_ENGINE_PAUSE_S)
-
-    def _bring_out(self, rank: int, record: protocol.TaskRecord, work: str) -> List[str]:
-        if record["container"] is None or self._engine.inspect(record["container"]) is None:
-            raise EngineError(404, "the container was removed")
-        # Ranks have a copy each of the code, and may have written different things under one name.
-        target = work if rank == self._spec["tasks"][0]["rank"] else os.path.join(work, "rank-%d" % rank)
-        workspace = self._container["workspace"]
-        mounted = self._mounted(rank)
-        found = container_files.bring_out(self._engine, record["container"], workspace, mounted, target)
-        with self._code_lock:
-            watch = self._code_of(rank, record)
-            known = watch.known(found.deleted + found.changed + found.added)
-            below = container_files.files_below(target, found.added)
-            new = [path for path in below if path.endswith(_CODE_SUFFIXES)]
-            if len(new) > _NEW_FILES:
-                what = "code.changes: %d of the source files that rank %d added" % (
-                    len(new) - _NEW_FILES,
-                    rank,
-                )
-                why = "there are too many, such as those of an environment; mllaunch files lists them"
-                self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
-            for path in [*known, *new[:_NEW_FILES]]:
-                if path not in found.missing:
-                    blob = image_probe.blob_id(os.path.join(target, path))
-                    self._say_changes(self._supervisor.events.write, rank, watch.note(path, blob))
-        if found.missing:
-            count, first = len(found.missing), found.missing[0]
-            what = "%d of the files that rank %d wrote, such as %s" % (count, rank, first)
-            why = "the container engine lists them and does not give them"
-            self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
-        return [os.path.relpath(os.path.join(target, path), work) for path in found.deleted]
-
-    def _mounted(self, rank: int) -> List[str]:
-        mounts = container.mounts(self._spec, self._container, rank, container.FILES)
-        return [mount["Target"] for mount in mounts]
 
     def close(self) -> None:
         """Remove our containers, and those that earlier attempts could not remove because the engine was away."""
@@ -378,7 +289,7 @@ class DockerRuntime:
             for found in self._engine.containers(["mllaunch.folder"]):
                 if _is_leftover(found):
                     self._engine.remove(found["Id"])
-            for found in self._engine.containers([image_probe.LABEL]):
+            for found in self._engine.containers([container.PROBE_LABEL]):
                 if time.time() - found["Created"] > _STALE_S:
                     self._engine.remove(found["Id"])
         except OSError as e:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 
-from mllaunch.capture.git import Git, GitFailed, explained
+from mllaunch.capture.git import Git, GitFailed, Process, explained
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.errors import NotFound
 
@@ -20,8 +20,15 @@ class Contents:
     def __init__(self, snapshot: Snapshot) -> None:
         self._git = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
         self._repository = snapshot.repository
-        self._commit = snapshot.commit
-        listing = self._run("ls-tree", "-r", "-z", "--full-tree", snapshot.tree)
+        # At once, since a submission waits for both.
+        files = self._git.start("ls-tree", "-r", "-z", "--full-tree", snapshot.tree)
+        made_at = self._git.start("show", "--no-patch", "--format=%ct", snapshot.commit)
+        try:
+            listing = files.finish()
+        except GitFailed as error:
+            made_at.discard()
+            raise explained(error, self._repository) from error
+        self._made_s = int(self._finished(made_at))
         self._objects: dict[str, tuple[str, str]] = {}
         for record in listing.split(b"\0")[:-1]:
             meta, _, path = record.partition(b"\t")
@@ -51,12 +58,14 @@ class Contents:
         """When the commit was made: RFC 3339 in UTC, whole seconds; 1970 for a time before it."""
         import time
 
-        seconds = int(self._run("show", "--no-patch", "--format=%ct", self._commit))
-        seconds = min(max(0, seconds), 253402300799)  # 9999-12-31, the last that can be written
+        seconds = min(max(0, self._made_s), 253402300799)  # 9999-12-31, the last that can be written
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
     def _run(self, *args: str) -> bytes:
+        return self._finished(self._git.start(*args))
+
+    def _finished(self, process: Process) -> bytes:
         try:
-            return self._git.run(*args)
+            return process.finish()
         except GitFailed as error:
             raise explained(error, self._repository) from error

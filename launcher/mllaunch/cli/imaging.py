@@ -7,6 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from threading import Thread
+
     from mllaunch.capture.contents import Contents
     from mllaunch.config import Config
     from mllaunch.domain.image import Image
@@ -19,8 +22,16 @@ _SHORT_DIGEST = 19  # "sha256:" and 12 digits
 _EVERY_S = 0.1
 
 
-def specification(app: App, config: Config, snapshot: Snapshot, project: str, workdir: str) -> ImageSpec:
-    """What the image of this commit is made of. workdir: where dependencies are looked for first."""
+def specification(
+    app: App,
+    config: Config,
+    snapshot: Snapshot,
+    project: str,
+    workdir: str,
+    unknown: Callable[[], None] = lambda: None,
+) -> ImageSpec:
+    """What the image of this commit is made of. workdir: where dependencies are looked for first. unknown: called
+    before a commit is read of which nothing is known yet, and which most likely has no image."""
     from mllaunch import __version__
     from mllaunch.images.dependencies import of_commit
     from mllaunch.usecases.plan import IMAGE_PYTHON
@@ -32,6 +43,7 @@ def specification(app: App, config: Config, snapshot: Snapshot, project: str, wo
     def commit() -> Contents:
         from mllaunch.capture.contents import Contents
 
+        unknown()
         return Contents(snapshot)
 
     found = of_commit(
@@ -46,18 +58,53 @@ def specification(app: App, config: Config, snapshot: Snapshot, project: str, wo
 
 def ensure(app: App, config: Config, snapshot: Snapshot, project: str, workdir: str, *, quiet: bool) -> Image:
     """The image, made if it is not there; says so on stderr unless quiet."""
-    spec = specification(app, config, snapshot, project, workdir)
+    tree = _Tree(app, snapshot)
+    spec = specification(app, config, snapshot, project, workdir, tree.start)
     builder = app.images(config.image.registry, config.container.network)
     image = builder.find(spec)
     cached = image is not None
     if image is None:
-        from mllaunch.capture import trees
-
         with Progress(quiet) as progress:
-            image = builder.build(spec, lambda: trees.ensure(app.trees, snapshot), progress.say)
+            image = builder.build(spec, tree.path, progress.say)
     if not quiet:
         _say(app, spec, image, cached)
     return image
+
+
+class _Tree:
+    """The folder with the code's files, made in the background while the engine and git are asked other things."""
+
+    def __init__(self, app: App, snapshot: Snapshot) -> None:
+        self._app = app
+        self._snapshot = snapshot
+        self._thread: Thread | None = None
+        self._path: str | None = None
+        self._error: BaseException | None = None
+
+    def start(self) -> None:
+        from threading import Thread
+
+        self._thread = Thread(target=self._make, daemon=True)
+        self._thread.start()
+
+    def path(self) -> str:
+        """Its path, once it is there. Raises what its making raises."""
+        if self._thread is None:
+            self._make()
+        else:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._path is not None
+        return self._path
+
+    def _make(self) -> None:
+        from mllaunch.capture import trees
+
+        try:
+            self._path = trees.ensure(self._app.trees, self._snapshot)
+        except BaseException as error:  # noqa: BLE001  raised again where the tree is needed
+            self._error = error
 
 
 def _say(app: App, spec: ImageSpec, image: Image, cached: bool) -> None:

@@ -262,7 +262,7 @@ def test_a_link_among_the_code_is_no_file_that_is_gone(scene: Scene) -> None:
         info.type, info.linkname = tarfile.SYMTYPE, "y"
         file.addfile(info)
     ended(scene, 0, changed(("link", 0)), listing("link"), endless(out.getvalue()))
-    scene.runtime._ask_for_changes(scene.supervisor.events.write, 0, scene.supervisor.tasks[0])
+    scene.runtime._code._ask_for_changes(scene.supervisor.events.write, 0, scene.supervisor.tasks[0])
     assert [(e["path"], e["after"]) for e in scene.written] == [("link", blob_id_of(b"y"))]
 
 
@@ -274,7 +274,7 @@ def test_of_the_code_only_what_changed_is_asked_for_while_the_task_runs(scene: S
         listing("src/a.py", "src/b.py"),
         endless(tar({"a.py": b"y"})),
     )
-    scene.runtime._ask_for_changes(scene.supervisor.events.write, 0, scene.supervisor.tasks[0])
+    scene.runtime._code._ask_for_changes(scene.supervisor.events.write, 0, scene.supervisor.tasks[0])
     assert [target for target in scene.fake.asked("GET") if "/workspace" in target] == [
         "/containers/c0/archive?path=/workspace/src/a.py"
     ]
