@@ -1,8 +1,8 @@
 """Runs in containers, beside plain `docker run` and `docker build` on the same engine.
 
 The engine is a dockerd of the benchmark's own, the image Debian with Python, the same for both. The job's first line
-tells when it was printed, by its own clock. A plain `docker run` gives a container a network of its own, which takes the
-engine about 100 ms; a container of ours has the host's. So the references are also measured with `--network host`.
+tells when it was printed, by its own clock. A plain `docker run` gives a container a network of its own, which takes
+the engine about 100 ms; a container of ours has the host's. So the references are also measured with `--network host`.
 """
 
 from __future__ import annotations
