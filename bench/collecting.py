@@ -46,7 +46,7 @@ def _log_of(home: Path, size: int) -> Path:
     app.log.close()
     folder = Path(app.scheduler.folder(AttemptRef(run.id, 1)))
     (folder / "streams").mkdir(parents=True)
-    (folder / "spec.json").write_text(json.dumps({"secrets": []}))
+    (folder / "spec.json").write_text(json.dumps({"secrets": [], "node": app.node}))
     (folder / "streams" / "events").touch()
     block = LINE * (1_000_000 // len(LINE))
     log = folder / "streams" / "stdout.0"
