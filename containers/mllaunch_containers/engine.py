@@ -72,7 +72,9 @@ class Docker:
                 ):
                     if "error" in message:
                         raise ImageError(
-                            *_build_failure(str(message["error"])), evidence=_last(said), hint=_hint(said)
+                            *_build_failure(str(message["error"]), said),
+                            evidence=_last(said),
+                            hint=_hint(said),
                         )
                     for line in _lines(message):
                         found = _MADE.match(line)
@@ -284,9 +286,11 @@ def _explained(what: str, name: str, said: str) -> ImageError:
     return ImageError(code, f"the engine could not {what} {name}".rstrip(), evidence=(_short(said),))
 
 
-def _build_failure(said: str) -> tuple[str, str]:
-    """(code, message) for what ended a build."""
+def _build_failure(said: str, before: list[str]) -> tuple[str, str]:
+    """(code, message) for what ended a build. before: what its steps said."""
     low = said.lower()
+    if _is_full(before):
+        return _KNOWN[0][1], _KNOWN[0][2]
     if "returned a non-zero code" in low:
         command = said.partition("'")[2].rpartition("'")[0]
         code = low.rpartition(":")[2].strip()
@@ -299,7 +303,13 @@ def _build_failure(said: str) -> tuple[str, str]:
     return explained.code, f"{explained.message}: {_short(said)}"
 
 
+def _is_full(said: list[str]) -> bool:
+    return "no space left on device" in "\n".join(said[-_EVIDENCE_LINES:]).lower()
+
+
 def _hint(said: list[str]) -> str | None:
+    if _is_full(said):
+        return _KNOWN[0][3]
     text = "\n".join(said[-_EVIDENCE_LINES:])
     if re.search(r"No matching distribution|Could not find a version|ResolutionImpossible", text):
         return "is the pin right for the Python of image.base? mllaunch submit --dry-run shows the Dockerfile"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.testbed.engine import Engine
 pytestmark = pytest.mark.real("engine", "busybox")
 
 LINES = 60
+DISK_BYTES = 48 << 20
 SCRIPT = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done; exit 6"
 EVERYTHING = b"".join(b"line %d\n" % i for i in range(LINES))
 
@@ -150,17 +153,37 @@ def test_ctrl_c_in_the_midst_of_a_build_leaves_nothing(
     assert images_of(engine) == before
 
 
-def test_an_engine_whose_disk_is_full_says_so(
-    mllaunch: Mllaunch, own: Callable[..., Engine], repo: Repo, home: Home
+@pytest.mark.parametrize("what", ["the code", "a step of the build"])
+def test_an_engine_whose_disk_is_full_says_so_and_keeps_nothing_half_made(
+    mllaunch: Mllaunch, own: Callable[..., Engine], repo: Repo, what: str, tmp_path: Path
 ) -> None:
-    engine = own()
-    base = images.load_tiny(engine)
-    repo.write("Dockerfile", f"FROM {base}\nRUN echo no space left on device >&2; exit 1\n")
-    repo.write("mllaunch.yaml", "image: {dockerfile: Dockerfile}\n")
-    repo.commit()
-    done = mllaunch("submit", "--", "true")
-    assert done.rc == 1
-    assert "no space left on device" in done.stderr
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    subprocess.run(["mount", "-o", "loop", disk, folder], check=True)
+    try:
+        engine = own(arguments=[f"--data-root={folder}/data"])
+        base = images.load_tiny(engine)
+        if what == "the code":
+            repo.write("large.bin", os.urandom(DISK_BYTES))
+        else:
+            fill = f"RUN dd if=/dev/zero of=/large bs=1048576 count={DISK_BYTES >> 20}"
+            repo.write("Dockerfile", f"FROM {base}\n{fill}\n")
+            repo.write("mllaunch.yaml", "image: {dockerfile: Dockerfile}\n")
+        repo.commit()
+        done = mllaunch("submit", "--", "true")
+        assert done.rc == 1
+        assert "error[disk_full]: the engine has no room for it" in done.stderr
+        assert "hint: mllaunch image prune" in done.stderr
+        assert not mllaunch("ps", "-a", "--json", check=True).document
+        assert not engine.docker("ps", "--all", "--quiet").stdout
+        assert not engine.docker("images", "--quiet", "--filter", "dangling=true").stdout
+        engine.stop()
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_an_engine_that_is_not_there_or_not_permitted_is_said_in_one_line(
