@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from mllaunch_agent import hashing
-from mllaunch_agent.engine import Answer, Engine, EngineError, EngineGone
+from mllaunch_agent.engine import Engine, EngineError, EngineGone
+from mllaunch_agent.engine_answer import Answer
 
 __all__ = ["Plan", "archive", "bring_out", "files_below", "plan"]
 

@@ -14,7 +14,8 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, NoReturn, Op
 
 from mllaunch_agent import container, node, protocol, shim, system
 from mllaunch_agent.container_watch import MainProcess, Output, Wait, seen_from_here
-from mllaunch_agent.engine import Answer, Engine, EngineError, EngineGone, Frames
+from mllaunch_agent.engine import Engine, EngineError, EngineGone
+from mllaunch_agent.engine_answer import Answer, Frames
 from mllaunch_agent.watchdog import Watchdog
 
 __all__ = ["Launch", "lock_path", "look_after", "run"]

@@ -7,7 +7,8 @@ import os
 from typing import Callable, Iterable, Optional, Set
 
 from mllaunch_agent import pidfd, protocol, system
-from mllaunch_agent.engine import Answer, Engine, EngineGone, Frames
+from mllaunch_agent.engine import Engine, EngineGone
+from mllaunch_agent.engine_answer import Answer, Frames
 from mllaunch_agent.family import environment
 from mllaunch_agent.probes import processes
 

@@ -10,7 +10,8 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tup
 
 from mllaunch_agent import node, system
 from mllaunch_agent.container import PROBE_LABEL
-from mllaunch_agent.engine import Engine, Frames
+from mllaunch_agent.engine import Engine
+from mllaunch_agent.engine_answer import Frames
 from mllaunch_agent.probes import NotCaptured, not_captured
 from mllaunch_agent.probes import python as python_probe
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from mllaunch_agent.engine import Engine, EngineError, EngineGone, Frames, socket_path
+from mllaunch_agent.engine import Engine, EngineError, EngineGone, socket_path
+from mllaunch_agent.engine_answer import Frames
 from tests.fakes.engine import FakeEngine, answer, chunked, document, endless, frame, refusal
 
 # --- where it listens

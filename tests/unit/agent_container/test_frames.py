@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllaunch_agent.engine import Chunks, Frames
+from mllaunch_agent.engine_answer import Chunks, Frames
 from tests.fakes.engine import chunked, frame
 
 PIECES = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=20)), max_size=8)
