@@ -21,8 +21,9 @@ Say = Callable[[str], None]  # takes a line that tells how far it is
 _EVIDENCE_LINES = 20
 _DISCARD_S = 5.0
 _TIMEOUT_S = 600  # between two signs of life
-_STEP = re.compile(r"Step \d+/\d+ : ")
-_MADE = re.compile(r"^ ---> ([0-9a-f]{12,64})$")
+# As Docker's classic builder prints them, and as Podman does.
+_STEP = re.compile(r"Step \d+/\d+ ?: ", re.IGNORECASE)
+_MADE = re.compile(r"^ ?--?-> ([0-9a-f]{11,64})$")
 
 
 class Engine(Protocol):
@@ -80,10 +81,10 @@ class Docker:
                         found = _MADE.match(line)
                         if found and not cached:
                             made.append(found[1])
-                        cached = line == " ---> Using cache"
+                        cached = "-> Using cache" in line
                         if _STEP.match(line):
                             say(line)
-                        elif not line.startswith(" --->") and not line.startswith("Removing intermediate"):
+                        elif "--> " not in line[:6] and not line.startswith("Removing intermediate"):
                             said.append(line)
                             say(line)
         except BaseException:

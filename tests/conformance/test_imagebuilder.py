@@ -11,15 +11,38 @@ import pytest
 
 from mllaunch.errors import MllaunchError, NotFound, NotPermitted, UsageError
 from tests.conformance.images import Maker, containers_of, images_of, requirements, spec
+from tests.testbed import images
 from tests.testbed.engine import Engine
 from tests.testbed.registry import Registry
 
 pytestmark = pytest.mark.real("engine", "busybox")
 
 
-@pytest.fixture(params=["loading a layer", "building"])
-def maker(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Maker:
-    made = Maker(engine, tmp_path / "m", layers=request.param == "loading a layer")
+@pytest.fixture(
+    params=["loading a layer", "building", pytest.param("podman", marks=pytest.mark.real("podman"))]
+)
+def way(request: pytest.FixtureRequest) -> str:
+    """How the code gets into an image, and in which engine."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def stocked_podman(podman: Engine) -> Engine:
+    """Podman with the images that tests build on, by the names that they have in the session's engine."""
+    for load in (images.load_tiny, images.load_bare, images.load_python, images.load_foreign):
+        load(podman)
+    return podman
+
+
+@pytest.fixture
+def engine_of_way(way: str, request: pytest.FixtureRequest) -> Engine:
+    made: Engine = request.getfixturevalue("stocked_podman" if way == "podman" else "engine")
+    return made
+
+
+@pytest.fixture
+def maker(way: str, engine_of_way: Engine, tmp_path: Path) -> Maker:
+    made = Maker(engine_of_way, tmp_path / "m", layers=way != "building")
     made.write("train.py", "print('hi')\n")
     made.write("package/module.py", "VALUE = 1\n")
     return made

@@ -187,7 +187,7 @@ class Progress:
         if self._quiet:
             return
         if self._width is None:
-            if line.startswith(("Step ", "pulling ", "code: ", "the engine ")):
+            if line.lower().startswith(("step ", "pulling ", "code: ", "the engine ")):
                 sys.stderr.write(f"… image  {escape(line)}\n")
             return
         now_s = time.monotonic()
