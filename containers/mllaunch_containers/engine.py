@@ -261,7 +261,7 @@ _KNOWN = (
         ),
         "registry_gone",
         "the registry of {name} does not answer",
-        "is {registry} right, and is it up?",
+        "is {registry} up? An image that is here will do: MLLAUNCH_IMAGE_BASE=NAME; or: --runtime process",
     ),
     (
         ("toomanyrequests", "rate limit"),
@@ -331,7 +331,8 @@ def _lines(message: Mapping[str, Any]) -> list[str]:
 
 
 def _last(lines: list[str]) -> tuple[str, ...]:
-    return tuple(_uncoloured(line) for line in lines[-_EVIDENCE_LINES:])
+    plain = [_uncoloured(line) for line in lines]
+    return tuple([line for line in plain if line.strip()][-_EVIDENCE_LINES:])
 
 
 def _uncoloured(line: str) -> str:

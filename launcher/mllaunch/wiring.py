@@ -167,6 +167,13 @@ class App:
         except ImageError as error:
             raise explained(error) from error
 
+    def knows_image(self, image_id: str) -> bool:
+        """Whether a run of this home has used the image."""
+        from mllaunch.domain.artifact import IMAGE, parse_digest
+
+        sha256 = parse_digest(image_id)
+        return sha256 is not None and any(a.kind == IMAGE for a in self.log.artifacts(sha256))
+
     def remove_image(self, image: MadeImage) -> None:
         """Remove an image with all its tags. MllaunchError, if a container still uses it, for one."""
         from mllaunch.images.builder import explained

@@ -72,6 +72,10 @@ def _always(run: Run) -> Iterator[tuple[str, str]]:
             f"the {run.spec.runtime} runtime installs nothing",
         )
     else:
+        yield (
+            "outputs: files that were written outside of the code and the output folder",
+            "they went with the container",
+        )
         yield "code.changes.diff, code.changes.in_use: what a change was, and whether it took effect", _LATER
         if run.image.lock is None:
             yield "environment.lock: a lock file of the environment", "no file says which packages are needed"

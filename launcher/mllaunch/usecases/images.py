@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 CODE, ENVIRONMENT = "code", "environment"
@@ -38,6 +38,18 @@ def made(listed: Iterable[Mapping[str, Any]]) -> Iterator[MadeImage]:
             MadeImage(name, str(image["Id"]), kind, environment, commit, int(image.get("Size") or 0))
         )
     return iter(sorted(found))
+
+
+def known(images: Iterable[MadeImage], is_ours: Callable[[MadeImage], bool]) -> list[MadeImage]:
+    """Those that this home's runs have used, with what these are built on: an engine may serve several people."""
+    images = list(images)
+    ours = [image for image in images if image.kind == CODE and is_ours(image)]
+    environments = {image.environment for image in ours}
+    return [
+        image
+        for image in images
+        if image in ours or (image.kind == ENVIRONMENT and image.environment in environments)
+    ]
 
 
 def removable(

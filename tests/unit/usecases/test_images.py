@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mllaunch.usecases.images import CODE, ENVIRONMENT, made, removable
+from mllaunch.usecases.images import CODE, ENVIRONMENT, known, made, removable
 
 LISTED: list[dict[str, Any]] = [
     {
@@ -33,6 +33,11 @@ def test_only_images_of_ours_are_ours_and_say_what_they_are() -> None:
     assert (found["sha256:c1"].kind, found["sha256:c1"].commit) == (CODE, "abc")
     assert (found["sha256:e1"].kind, found["sha256:e1"].commit) == (ENVIRONMENT, None)
     assert found["sha256:c2"].name == "sha256:c2", "one without a name is called by its id"
+
+
+def test_what_others_made_in_the_same_engine_is_theirs() -> None:
+    ours = known(list(made(LISTED)), lambda image: image.id == "sha256:c1")
+    assert {image.id for image in ours} == {"sha256:c1", "sha256:e1"}
 
 
 def test_an_image_of_a_run_that_goes_on_stays_with_what_it_was_built_on() -> None:

@@ -110,21 +110,25 @@ def _list(app: App, as_json: bool) -> None:
 
 @command.command()
 @click.option("--environments", is_flag=True, help="Also what the code runs in: dear to build again.")
+@click.option("--everybodys", is_flag=True, help="Also those that no run of this home is known to have used.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def prune(environments: bool, dry_run: bool, as_json: bool) -> None:
-    """Remove the images of runs that have ended, from this machine's engine. A registry is left as it is.
+def prune(environments: bool, everybodys: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove the images of your runs that have ended, from this machine's engine. A registry is left as it is.
 
     Each is made again from the commit when it is needed; with the same environment it gets the same digest.
     """
     import json
 
-    from mllaunch.usecases.images import removable
+    from mllaunch.usecases.images import known, removable
 
     app = _app()
     removed: list[dict[str, Any]] = []
     app.collector.collect_unsettled(events_only=True)
-    for image in removable(app.made_images(), _used(app), environments=environments):
+    images = app.made_images()
+    if not everybodys:
+        images = known(images, lambda image: app.knows_image(image.id))
+    for image in removable(images, _used(app), environments=environments):
         if not dry_run:
             app.remove_image(image)
         removed.append(image._asdict())
