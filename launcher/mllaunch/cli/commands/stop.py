@@ -15,7 +15,7 @@ _CONFIRM_S = 3.0  # a program that ends on SIGTERM has done so by then; another 
 @click.argument("run")
 @click.option("--now", is_flag=True, help="SIGKILL at once, without the grace period.")
 def command(run: str, now: bool) -> int:
-    """End a run: SIGTERM, its grace period (30 seconds, or what submit --grace said), then SIGKILL for all that it started."""
+    """End a run: SIGTERM, its grace period (30 seconds, or that of submit --grace), then SIGKILL for all of it."""
     from mllaunch.domain.render import escape
     from mllaunch.errors import MllaunchError
     from mllaunch.ports import AttemptRef
