@@ -181,9 +181,11 @@ def test_builds_install_packages(
 @pytest.mark.real("engine", "mmdebstrap")
 def test_builds_install_packages_with_uv(engine: Engine, python_image: str, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
-        f"FROM {python_image}\nRUN pip install uv && uv pip install --system six && python3 -c 'import six'\n"
+        f"FROM {python_image}\nRUN pip install uv && uv pip install --system six\n"
+        "RUN python3 -c 'import six; print(six.__name__, 6 * 7)'\n"
     )
-    engine.docker("build", str(tmp_path))
+    done = engine.docker("build", str(tmp_path))
+    assert "six 42" in done.stdout + done.stderr
 
 
 @pytest.mark.real("engine", "mmdebstrap", "torch")

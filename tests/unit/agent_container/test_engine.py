@@ -122,6 +122,7 @@ def test_to_end_what_has_ended_is_harmless(fake: FakeEngine, status: int) -> Non
 def test_a_start_is_answered_without_a_word(fake: FakeEngine, status: int) -> None:
     fake.tell("POST", "/containers/c/start", answer(status=status))
     Engine(fake.path).start("c")
+    assert fake.asked("POST") == ["/containers/c/start"]
 
 
 # --- refusals
