@@ -6,9 +6,9 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
-from mllaunch_agent import container, container_files, protocol
+from mllaunch_agent import codewatch, container, container_files, protocol
 from mllaunch_agent.engine import Engine, EngineError
-from mllaunch_agent.probes import container as image_probe
+from mllaunch_agent.probes.container import TREE
 from mllaunch_agent.runtimes import Say
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ContainerCode:
         self._spec = supervisor.spec
         self._container = spec
         self._engine = engine
-        self._watches: Dict[int, image_probe.CodeWatch] = {}
+        self._watches: Dict[int, codewatch.CodeWatch] = {}
         self._lock = threading.Lock()  # the last look may still be under way when the end has come
 
     def watch(self, say: Say, ending: threading.Event) -> None:
@@ -46,14 +46,14 @@ class ContainerCode:
                     pass  # it has just ended: what it changed is found then
             ending.wait(pause_s)
 
-    def _watch_of(self, rank: int, record: protocol.TaskRecord) -> image_probe.CodeWatch:
+    def _watch_of(self, rank: int, record: protocol.TaskRecord) -> codewatch.CodeWatch:
         """As last seen, also by a supervisor before this one."""
         if rank not in self._watches:
             assert record["container"] is not None
-            listed = image_probe.parse_tree(self._file(record["container"], image_probe.TREE) or b"")
+            listed = codewatch.parse_tree(self._file(record["container"], TREE) or b"")
             past = [e for e in self._supervisor.events.past if e["kind"] == protocol.CODE_CHANGED]
             seen = {e["path"]: e["after"] for e in past if e["rank"] == rank}
-            self._watches[rank] = image_probe.CodeWatch(listed, seen)
+            self._watches[rank] = codewatch.CodeWatch(listed, seen)
         return self._watches[rank]
 
     def _file(self, container_id: str, path: str) -> Optional[bytes]:
@@ -80,7 +80,7 @@ class ContainerCode:
                 watch = self._watch_of(rank, record)
                 for path in watch.known(found.deleted + found.changed + found.added):
                     content = self._file(record["container"], "%s/%s" % (workspace, path))
-                    blob = None if content is None else image_probe.blob_id_of(content)
+                    blob = None if content is None else codewatch.blob_id_of(content)
                     self._say_changes(say, rank, watch.note(path, blob))
         except OSError:
             pass  # the engine is away, or the container: asked again soon, and at the end
@@ -113,7 +113,7 @@ class ContainerCode:
                 self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why=why)
             for path in [*known, *new[:_NEW_FILES]]:
                 if path not in found.missing:
-                    blob = image_probe.blob_id(os.path.join(target, path))
+                    blob = codewatch.blob_id(os.path.join(target, path))
                     self._say_changes(self._supervisor.events.write, rank, watch.note(path, blob))
         if found.missing:
             count, first = len(found.missing), found.missing[0]

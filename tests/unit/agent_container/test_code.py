@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mllaunch_agent import codewatch
+from mllaunch_agent.codewatch import CodeWatch, Listed, blob_id, blob_id_of, parse_tree
 from mllaunch_agent.engine import Engine
 from mllaunch_agent.probes import container as probe
-from mllaunch_agent.probes.container import CodeWatch, Listed, blob_id, blob_id_of, parse_tree
 from tests.fakes.engine import FakeEngine, answer, document, endless, frame, refusal
 
 EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # git's id of no bytes
@@ -125,7 +126,7 @@ def test_a_file_that_is_written_while_it_is_read_is_told_of_when_it_holds_still(
         (code.root / "train.py").write_text("half and half")
         return found
 
-    monkeypatch.setattr(probe, "blob_id", written_meanwhile)
+    monkeypatch.setattr(codewatch, "blob_id", written_meanwhile)
     assert code.look() == []
     monkeypatch.undo()
     assert code.look() == [{"path": "train.py", "before": EMPTY, "after": blob_id_of(b"half and half")}]

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from mllaunch_agent import container_shim, protocol, shim
+from mllaunch_agent.codewatch import blob_id_of
 from mllaunch_agent.engine import EngineError
-from mllaunch_agent.probes.container import TREE, blob_id_of
+from mllaunch_agent.probes.container import TREE
 from mllaunch_agent.runtimes import docker
 from mllaunch_agent.runtimes.docker import DockerRuntime
 from tests.fakes.engine import FakeEngine, answer, document, endless, refusal
