@@ -5,13 +5,39 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-__all__ = ["CodeWatch", "Listed", "blob_id", "blob_id_of", "parse_tree"]
+from mllaunch_agent import hashing, protocol, system
+
+if TYPE_CHECKING:
+    from mllaunch_agent.blobs import BlobLog
+
+__all__ = [
+    "SUFFIXES",
+    "CodeWatch",
+    "Listed",
+    "blob_id",
+    "blob_id_of",
+    "follow",
+    "listing",
+    "look",
+    "parse_tree",
+    "say_verified",
+]
+
+SUFFIXES = (".py", ".pyx", ".pyi", ".sh", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
 
 _BLOCK = 1 << 20
+_LOOK_S = 1.0
+_SHARE = 40  # of the time that a look takes, the pause after it: a large tree costs no more than a small one
+_NAMED = 20
+
+Say = Callable[..., Any]
 
 Key = Tuple[int, int, int, int]
+_NEVER: Key = (-1, -1, -1, -1)
 
 
 class Listed(NamedTuple):
@@ -30,6 +56,75 @@ def parse_tree(text: bytes) -> Dict[str, Listed]:
         if tab and len(words) == 2:
             found[os.fsdecode(path)] = Listed(words[0], words[1])
     return found
+
+
+def follow(
+    watch: "CodeWatch", root: str, rank: Optional[int], say: Say, blobs: "BlobLog", ending: threading.Event
+) -> None:
+    """Compare the code in ``root`` to the commit, then look at it again and again until the end."""
+    verified = False
+    while True:
+        is_last = ending.is_set()
+        began_s = time.monotonic()
+        try:
+            look(watch, root, rank, say, blobs)
+        except OSError:
+            return  # the folder itself has gone; what was deleted is found at the end
+        if watch.is_verified and not verified:
+            verified = True
+            say_verified(watch, rank, say)
+        if is_last:
+            return
+        ending.wait(max(_LOOK_S, _SHARE * (time.monotonic() - began_s)))
+
+
+def look(watch: "CodeWatch", root: str, rank: Optional[int], say: Say, blobs: "BlobLog") -> None:
+    """Tell of what has changed since the last look, and keep what it is now. OSError as CodeWatch.look."""
+    for change in watch.look(root):
+        if change["after"] is not None:
+            blobs.keep_file(change["after"], os.path.join(root, change["path"]))
+        say(protocol.CODE_CHANGED, rank=rank, **change)
+
+
+def say_verified(watch: "CodeWatch", rank: Optional[int], say: Say) -> None:
+    differing = watch.differing()
+    say(
+        protocol.CODE_VERIFIED,
+        rank=rank,
+        matches=not differing,
+        files=len(watch),
+        differing=differing[:_NAMED],
+    )
+
+
+def listing(tree: str, cached: str) -> Dict[str, Listed]:
+    """The files of a kept tree. cached: a file that holds them once they are known, for the tree never changes."""
+    known = system.read_file(cached)
+    if known is not None:
+        return parse_tree(known)
+    root = os.fsencode(tree)
+    found = {}
+    for entry in hashing.walk(root):
+        path = os.fsdecode(entry.path)
+        blob = blob_id(os.path.join(tree, path))
+        if entry.info is not None and blob is not None:
+            found[path] = Listed(_mode(entry.info), blob)
+    text = b"".join(
+        b"%s %s\t%s\0" % (e.mode.encode(), e.blob.encode(), os.fsencode(p)) for p, e in found.items()
+    )
+    try:
+        os.makedirs(os.path.dirname(cached), exist_ok=True)
+        system.write_atomic(cached, text)
+    except OSError:
+        pass  # read again next time
+    return found
+
+
+def _mode(info: os.stat_result) -> str:
+    """As git writes it."""
+    if stat.S_ISLNK(info.st_mode):
+        return "120000"
+    return "100755" if info.st_mode & 0o100 else "100644"
 
 
 def blob_id(path: str) -> Optional[str]:
@@ -72,23 +167,22 @@ class CodeWatch:
     def look(self, root: str) -> List[Dict[str, Any]]:
         """The changes since the last look: [{"path", "before", "after"}]. root: the code's folder.
 
-        OSError if the folder itself cannot be looked at. The first look takes times and sizes for what they are.
+        The first look reads every file. OSError if the folder itself cannot be looked at.
         """
         os.lstat(os.path.join(root, "."))
         found = []
-        first = not self._keys
         for path in self._listed:
             place = os.path.join(root, path)
             key = _key(place)
-            before = self._keys.get(path)
+            before = self._keys.get(path, _NEVER)
             self._keys[path] = key
-            if first or key == before:
+            if key == before:
                 continue
             blob = None if key is None else blob_id(place)
             if _key(place) == key:
                 found += self.note(path, blob)
             else:
-                self._keys[path] = before  # it is being written: what was read of it never was its content
+                self._keys.pop(path)  # it is being written: what was read of it never was its content
         return found
 
     def note(self, path: str, blob: Optional[str]) -> List[Dict[str, Any]]:
@@ -98,6 +192,23 @@ class CodeWatch:
             return []
         self._last[path] = blob
         return [{"path": path, "before": before, "after": blob}]
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether every file has been read at least once."""
+        return len(self._keys) == len(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def differing(self) -> List[str]:
+        """The files that are not as they were committed, as last seen."""
+        return [path for path, entry in self._listed.items() if self._last[path] != entry.blob]
+
+    def listed(self, path: str) -> Optional[str]:
+        """The file of the commit, as git's id; None if there is none."""
+        entry = self._listed.get(path)
+        return entry.blob if entry else None
 
     def known(self, paths: Iterable[str]) -> List[str]:
         """Those of the paths that are files of the code; also those below a path."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, NamedTuple, Sequence
 
+from mllaunch_agent import tracing
 from mllaunch_agent.protocol import ContainerSpec, TaskPlace, TaskSpec
 
 __all__ = [
     "ENGINE",
     "FILES",
+    "HOOK",
     "NO_GPU",
     "PODMAN_LOG",
     "PROBE_LABEL",
     "SHELL",
+    "TRACE",
     "Host",
     "Manner",
     "labels",
@@ -31,6 +34,8 @@ PODMAN_LOG = "k8s-file"
 PROBE_LABEL = "mllaunch.probe"  # of containers that only ask an image something
 FILES, ENGINE = "files", "engine"  # where a container prints to
 _OURS = "/.mllaunch"
+TRACE = _OURS + "/trace"  # where the task's processes leave their notes
+HOOK = _OURS + "/hook"  # what rides inside of them
 NO_GPU = (
     "GPUs were asked for, and the container has none: is the NVIDIA container toolkit installed on this node?"
 )
@@ -192,6 +197,8 @@ def mounts(spec: TaskSpec, container: ContainerSpec, rank: int, output: str) -> 
         for stream in ("stdout", "stderr"):
             source = "%s/streams/%s.%d" % (spec["folder"], stream, rank)
             found.append(_mount(source, "%s/%s" % (_OURS, stream), True))
+    found.append(_mount("%s/trace" % spec["folder"], TRACE, True))
+    found.append(_mount(tracing.HOOK, HOOK, False))
     return found
 
 

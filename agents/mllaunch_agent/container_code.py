@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Set
 
 from mllaunch_agent import codewatch, container, container_files, protocol
 from mllaunch_agent.engine import Engine, EngineError
 from mllaunch_agent.probes.container import TREE
 from mllaunch_agent.runtimes import Say
+from mllaunch_agent.tracing.places import Places
 
 if TYPE_CHECKING:
+    from mllaunch_agent.blobs import BlobLog
     from mllaunch_agent.supervisor import Supervisor
 
 _CODE_LOOK_S = 2.0
 _CODE_ASK_S = 10.0  # where the engine must be asked, which goes through all that a container wrote
 _NEW_FILES = 100  # that many added source files are told of one by one
-_CODE_SUFFIXES = (".py", ".pyx", ".pyi", ".sh", ".so", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp")
 
 
 class ContainerCode:
@@ -27,9 +28,37 @@ class ContainerCode:
         self._container = spec
         self._engine = engine
         self._watches: Dict[int, codewatch.CodeWatch] = {}
+        self._verified: Set[int] = set()
         self._lock = threading.Lock()  # the last look may still be under way when the end has come
 
-    def watch(self, say: Say, ending: threading.Event) -> None:
+    def places(self) -> Places:
+        """What lies on no mount is found through the kernel, as long as the container runs."""
+        rank = self._spec["tasks"][0]["rank"]
+        mounts = container.mounts(self._spec, self._container, rank, container.FILES)
+        workspace = self._container["workspace"]
+        output = "/".join(part for part in (self._spec["workdir"], self._spec["output"]) if part)
+        data = [link["path"] for link in self._spec["data"]]
+        pairs = [(mount["Target"], mount["Source"]) for mount in mounts]
+        return Places(workspace, pairs, self._through_kernel, self._committed, data, output)
+
+    def _through_kernel(self, path: str) -> Optional[str]:
+        for record in list(self._supervisor.tasks.values()):
+            if record["pid"]:
+                place = "/proc/%d/root%s" % (record["pid"], path)
+                if os.path.lexists(place):
+                    return place
+        return None
+
+    def _committed(self, path: str) -> Optional[str]:
+        for rank, record in list(self._supervisor.tasks.items()):
+            try:
+                with self._lock:
+                    return self._watch_of(rank, record).listed(path)
+            except OSError:
+                continue
+        return None
+
+    def watch(self, say: Say, blobs: "BlobLog", ending: threading.Event) -> None:
         """Look at every container's code again and again, through the kernel where that is allowed."""
         while not ending.is_set():
             pause_s = _CODE_LOOK_S
@@ -38,7 +67,10 @@ class ContainerCode:
                 try:
                     with self._lock:
                         watch = self._watch_of(rank, record)
-                        self._say_changes(say, rank, watch.look(root))
+                        codewatch.look(watch, root, rank, say, blobs)
+                        if watch.is_verified and rank not in self._verified:
+                            self._verified.add(rank)
+                            codewatch.say_verified(watch, rank, say)
                 except PermissionError:
                     pause_s = _CODE_ASK_S
                     self._ask_for_changes(say, rank, record)
@@ -81,6 +113,8 @@ class ContainerCode:
                 for path in watch.known(found.deleted + found.changed + found.added):
                     content = self._file(record["container"], "%s/%s" % (workspace, path))
                     blob = None if content is None else codewatch.blob_id_of(content)
+                    if blob is not None and content is not None:
+                        self._supervisor.blobs.keep(blob, content)
                     self._say_changes(say, rank, watch.note(path, blob))
         except OSError:
             pass  # the engine is away, or the container: asked again soon, and at the end
@@ -103,7 +137,7 @@ class ContainerCode:
             watch = self._watch_of(rank, record)
             known = watch.known(found.deleted + found.changed + found.added)
             below = container_files.files_below(target, found.added)
-            new = [path for path in below if path.endswith(_CODE_SUFFIXES)]
+            new = [path for path in below if path.endswith(codewatch.SUFFIXES)]
             if len(new) > _NEW_FILES:
                 what = "code.changes: %d of the source files that rank %d added" % (
                     len(new) - _NEW_FILES,
@@ -114,6 +148,8 @@ class ContainerCode:
             for path in [*known, *new[:_NEW_FILES]]:
                 if path not in found.missing:
                     blob = codewatch.blob_id(os.path.join(target, path))
+                    if blob is not None:
+                        self._supervisor.blobs.keep_file(blob, os.path.join(target, path))
                     self._say_changes(self._supervisor.events.write, rank, watch.note(path, blob))
         if found.missing:
             count, first = len(found.missing), found.missing[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence
 
 from mllaunch_agent.protocol import TaskPlace, TaskSpec
 
@@ -12,8 +12,18 @@ AGENT_MARK = (
 )
 
 
+class Tracing(NamedTuple):
+    """How a task's processes note what they do. trace: the folder for the notes; hook: what goes on PYTHONPATH; code:
+    the root of the checkout; all as the task sees them. python_path: what PYTHONPATH was without us, or None."""
+
+    trace: str
+    hook: str
+    code: str
+    python_path: Optional[str]
+
+
 def task_environment(
-    spec: TaskSpec, place: TaskPlace, gpus: Sequence[str], master_port: int, cwd: str
+    spec: TaskSpec, place: TaskPlace, gpus: Sequence[str], master_port: int, cwd: str, tracing: Tracing
 ) -> Dict[str, str]:
     """The complete environment of one task: what the submitter gave, then what mllaunch and torchrun define."""
     local = len(spec["tasks"])
@@ -22,12 +32,17 @@ def task_environment(
     # who sets these to something else has the last word.
     environment.setdefault("PYTHONUNBUFFERED", "1")
     environment.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    python_path = environment.get("PYTHONPATH", tracing.python_path)
+    # First, because the first sitecustomize is the one that is run; it then runs the user's own.
+    environment["PYTHONPATH"] = tracing.hook + (os.pathsep + python_path if python_path else "")
     environment.update(
         {
             "MLLAUNCH_RUN_ID": spec["run_id"],
             "MLLAUNCH_RUN_NAME": spec["run_name"],
             "MLLAUNCH_ATTEMPT": str(spec["attempt"]),
             "MLLAUNCH_OUTPUT_DIR": os.path.join(cwd, spec["output"]),
+            "MLLAUNCH_TRACE": tracing.trace,
+            "MLLAUNCH_CODE": tracing.code,
             "RANK": str(place["rank"]),
             "LOCAL_RANK": str(place["local_rank"]),
             "NODE_RANK": str(spec["node_rank"]),

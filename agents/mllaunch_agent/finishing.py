@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, TypeVar
 
@@ -15,6 +16,7 @@ from mllaunch_agent import PROTOCOL_VERSION, protocol, system
 from mllaunch_agent.probes import processes
 from mllaunch_agent.probes.gpu import Gpus
 from mllaunch_agent.shim import release_ballast
+from mllaunch_agent.tracing import folder_of
 
 if TYPE_CHECKING:
     from mllaunch_agent.supervisor import Supervisor
@@ -68,9 +70,23 @@ def _say_dropped(supervisor: Supervisor) -> None:
 def _finish_watching(supervisor: Supervisor) -> None:
     if supervisor.watcher:
         supervisor.watcher.finish(supervisor.events, list(supervisor.exits.values()), _FACTS_PATIENCE_S)
-    elif not supervisor.events.has(protocol.USAGE):
+        return
+    if supervisor.events.has(protocol.WORKDIR_READY):
+        _finish_tracing(supervisor)
+    if not supervisor.events.has(protocol.USAGE):
         why = "the agent was killed at the run's end, or the tasks never began"
         supervisor.events.write(protocol.NOT_CAPTURED, what="usage", why=why)
+
+
+def _finish_tracing(supervisor: Supervisor) -> None:
+    """What the supervisor before this one would have done after the tasks' end."""
+    from mllaunch_agent.watching import make_tracer
+
+    def say(kind: str, **fields: Any) -> None:
+        if not any(e["kind"] == kind and fields.items() <= e.items() for e in supervisor.events.past):
+            supervisor.events.write(kind, **fields)
+
+    make_tracer(supervisor.spec, supervisor.runtime, supervisor.blobs).finish(say)
 
 
 def _give_gpus_back(supervisor: Supervisor) -> None:
@@ -102,10 +118,12 @@ def _record_outputs(supervisor: Supervisor) -> None:
 
     from mllaunch_agent import outputs
 
+    tracer = supervisor.watcher.tracer if supervisor.watcher else None
+    digests = tracer.digests if tracer else None
     if spec["in_place"]:
-        lines = outputs.scan(spec["in_place"], since_ns=supervisor.started_ns())
+        lines = outputs.scan(spec["in_place"], since_ns=supervisor.started_ns(), digests=digests)
     else:
-        lines = outputs.scan(os.path.join(spec["folder"], "work"), deleted)
+        lines = outputs.scan(os.path.join(spec["folder"], "work"), deleted, digests=digests)
     # Only a finished scan becomes a stream: one begun by a supervisor that dies must not have been shipped.
     temporary = os.path.join(spec["folder"], "files.tmp")
     with open(temporary, "wb") as f:
@@ -137,6 +155,7 @@ def seal(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     release_ballast(spec["folder"])
     path = os.path.join(spec["folder"], "seal.json")
     when_there_is_room(lambda: system.write_atomic(path, json.dumps(document).encode(), durable=True))
+    shutil.rmtree(folder_of(spec["folder"]), ignore_errors=True)  # the streams tell what was in it
 
 
 def describe(pids: List[int], secrets: List[str]) -> List[Dict[str, Any]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from typing import Callable, Iterator, NamedTuple, Optional, Tuple
+import time
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
-__all__ = ["Entry", "Hashed", "key_of", "sha256_of", "text", "walk"]
+__all__ = ["Digests", "Entry", "Hashed", "key_of", "sha256_of", "text", "walk"]
 
 _BLOCK = 1 << 20
 _TRIES = 3
@@ -95,6 +96,36 @@ def sha256_of(path: bytes) -> Hashed:
         return Hashed(None, None, UNREADABLE)
     finally:
         os.close(fd)
+
+
+class Digests:
+    """Digests of files that were read before, for as long as nothing about them has changed."""
+
+    _MOST = 50_000
+    _SETTLED_NS = (
+        50 * 1000 * 1000
+    )  # what is written within a clock tick of the last change does not move ctime
+
+    def __init__(self) -> None:
+        self._known: Dict[Key, str] = {}
+
+    def of(self, path: bytes) -> Hashed:
+        """As sha256_of."""
+        try:
+            info = os.lstat(path)
+        except OSError:
+            return sha256_of(path)
+        known = self._known.get(key_of(info))
+        if known is not None and stat.S_ISREG(info.st_mode):
+            return Hashed(info, known, None)
+        hashed = sha256_of(path)
+        if hashed.sha256 is not None and hashed.info is not None and self._may_keep(hashed.info):
+            self._known[key_of(hashed.info)] = hashed.sha256
+        return hashed
+
+    def _may_keep(self, info: os.stat_result) -> bool:
+        settled_ns = time.time_ns() - self._SETTLED_NS
+        return len(self._known) < self._MOST and max(info.st_mtime_ns, info.st_ctime_ns) < settled_ns
 
 
 def _digest(fd: int, size: int) -> Optional[str]:

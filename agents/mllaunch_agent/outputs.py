@@ -15,7 +15,12 @@ __all__ = ["glance", "scan"]
 _TICK_NS = 20 * 1000 * 1000
 
 
-def scan(work: str, deleted: Sequence[str] = (), since_ns: Optional[int] = None) -> Iterator[Dict[str, Any]]:
+def scan(
+    work: str,
+    deleted: Sequence[str] = (),
+    since_ns: Optional[int] = None,
+    digests: Optional[hashing.Digests] = None,
+) -> Iterator[Dict[str, Any]]:
     """One dict per file, symlink or special file in ``work`` and per deleted path, sorted by the bytes of the path.
 
     ``{"path", "kind": "file", "size_bytes", "mtime", "sha256"}``; a file that kept changing while it was read, or
@@ -25,7 +30,7 @@ def scan(work: str, deleted: Sequence[str] = (), since_ns: Optional[int] = None)
     ``{"path", "kind": "folder", "problem": "unreadable"}``. What vanishes meanwhile is left out.
 
     ``since_ns`` is for a run in place: then only what was written or changed since that time (nanoseconds since
-    1970) is listed, and git's own folder is left out.
+    1970) is listed, and git's own folder is left out. ``digests``: of files that have been read already.
     Names that aren't UTF-8 hold lone surrogates (PEP 383): write the lines with json.dumps(line), which escapes
     them as ``\\udcXX``; reading them with json.loads and encoding with "surrogateescape" gives the bytes back.
     """
@@ -37,7 +42,7 @@ def scan(work: str, deleted: Sequence[str] = (), since_ns: Optional[int] = None)
         if info is None:
             yield {"path": hashing.text(path), "kind": "folder", "problem": hashing.UNREADABLE}
         elif since_ns is None or max(info.st_mtime_ns, info.st_ctime_ns) >= since_ns - _TICK_NS:
-            line = _line(root, path, info)
+            line = _line(root, path, info, digests or hashing.Digests())
             if line is not None:
                 yield line
     while gone:
@@ -80,10 +85,12 @@ def _deleted(path: bytes) -> Dict[str, Any]:
     return {"path": hashing.text(path), "kind": "deleted"}
 
 
-def _line(root: bytes, path: bytes, info: os.stat_result) -> Optional[Dict[str, Any]]:
+def _line(
+    root: bytes, path: bytes, info: os.stat_result, digests: hashing.Digests
+) -> Optional[Dict[str, Any]]:
     line: Dict[str, Any] = {"path": hashing.text(path), "kind": "file"}
     if stat.S_ISREG(info.st_mode):
-        hashed = hashing.sha256_of(os.path.join(root, path))
+        hashed = digests.of(os.path.join(root, path))
         if hashed.problem == hashing.VANISHED:
             return None
         info = hashed.info or info

@@ -24,6 +24,8 @@ EVENTS = "events"  # JSON lines, one Event each
 SAMPLES = "samples"  # JSON lines: a header, then one array per reading
 MARKS = "marks"  # text lines "BOOT_MS STREAM OFFSET": how long STREAM was at that time
 FILES = "files"  # JSON lines: what the tasks wrote, found after the end
+TRACE = "trace"  # JSON lines: what the tasks' processes executed, read and wrote; see docs/trace.md
+BLOBS = "blobs"  # JSON lines: what code that was changed, or is not of the commit, held
 AGENT = "agent"  # what the agent itself had to say
 
 
@@ -184,6 +186,10 @@ HOST = "host"  # facts of the node, see probes/host.py
 PYTHON = "python"  # facts of the tasks' interpreter, see probes/python.py
 DATA = "data"  # path, manifest: stream, and a fingerprint.Fingerprint
 CODE_CHANGED = "code_changed"  # path, before, after: git blob ids, null where there is no such file; rank
+CODE_VERIFIED = (
+    "code_verified"  # matches: bool, files: how many were compared, differing: up to 20 paths; rank
+)
+CODE_MIXED = "code_mixed"  # path, versions: [{blob, by: [{rank, pid}], processes}]
 DATA_CHANGED = "data_changed"  # path, added, removed, modified: each {count, first: up to 20 names}
 GPUS_STILL_USED = "gpus_still_used"  # gpus: [{gpu, pid, user, command}] after every task had ended
 GAP = "gap"  # stream, offset, size_bytes, reason

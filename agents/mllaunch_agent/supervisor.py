@@ -28,6 +28,7 @@ from mllaunch_agent import (
     system,
     watchdog,
 )
+from mllaunch_agent.blobs import BlobLog
 from mllaunch_agent.follower import Follower
 from mllaunch_agent.leases import Lease
 from mllaunch_agent.outcome import Cause, OomCounter
@@ -62,6 +63,7 @@ class Supervisor:
         self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
         self._started_s: Optional[float] = None
         self._wakeup = _wakeup_pipe()
+        self.blobs = BlobLog(self.folder)
         self.runtime = runtimes.choose(self)
         system.become_subreaper()
 
@@ -210,7 +212,9 @@ class Supervisor:
         """Begin to observe once every task has begun, and no shim may be needed any more: a process forked beside
         threads can never take the locks that one of them held, such as that of a module being imported."""
         if self.watcher is None and len(self.tasks) == len(self.spec["tasks"]):
-            self.watcher = Watcher(self.spec, self.folder, self.follower, self.gpus(), self.runtime)
+            self.watcher = Watcher(
+                self.spec, self.folder, self.follower, self.gpus(), self.runtime, self.blobs
+            )
             for record in self.tasks.values():
                 self.watcher.add_task(self.runtime.observed(record))
 

@@ -11,16 +11,22 @@ import threading
 import time
 import traceback
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from mllaunch_agent import protocol, system
 from mllaunch_agent.follower import Follower
+from mllaunch_agent.probes import processes
 from mllaunch_agent.runtimes import Runtime
 from mllaunch_agent.streams import EventLog, Stream
 
+if TYPE_CHECKING:
+    from mllaunch_agent.blobs import BlobLog
+    from mllaunch_agent.tracing.tracer import Tracer
+
 _SAMPLE_S = 1.0
 _FACTS_DELAY_S = 0.3  # the task's own start has the processor first
-_DATA_PATIENCE_S = 6 * 3600.0  # a large data folder on a slow disk is read to its end
+_READING_PATIENCE_S = 6 * 3600.0  # large data and checkpoints on a slow disk are read to their end
+_TRACE_S = 0.5
 _NICE = 10
 _REPLACED = (
     "what was read, written and used in energy was counted by a supervisor that died;"
@@ -36,19 +42,22 @@ class Watcher:
         follower: Follower,
         gpus: Sequence[str],
         runtime: Runtime,
+        blobs: "BlobLog",
     ) -> None:
         self._spec = spec
         self._folder = folder
         self._follower = follower
         self._gpus = list(gpus)
         self._runtime = runtime
+        self._blobs = blobs
+        self.tracer: Optional["Tracer"] = None
         self._pids: List[int] = []
         self._inbox: Deque[Tuple[str, Dict[str, Any]]] = deque()
         self._ending = threading.Event()
         self._usage: Dict[str, Any] = {}
         self.dropped = 0  # samples lost to a full disk
         self._started_s = system.boot_s()
-        works = (self._sample, self._collect_facts, self._fingerprint, self._watch_code)
+        works = (self._sample, self._collect_facts, self._fingerprint, self._watch_code, self._trace)
         self._threads = [self._start(work) for work in works]
 
     def add_task(self, pid: int) -> None:
@@ -67,8 +76,8 @@ class Watcher:
         self._ending.set()
         deadline_s = time.monotonic() + patience_s
         for thread in self._threads:
-            is_data = thread.name == "fingerprint"
-            thread.join(_DATA_PATIENCE_S if is_data else max(0.0, deadline_s - time.monotonic()))
+            is_reading = thread.name in ("fingerprint", "trace")
+            thread.join(_READING_PATIENCE_S if is_reading else max(0.0, deadline_s - time.monotonic()))
             if thread.is_alive():
                 self._say(protocol.NOT_CAPTURED, what=thread.name, why="it took too long")
         self.drain(events)
@@ -146,7 +155,14 @@ class Watcher:
             self._say(protocol.NOT_CAPTURED, **entry)
 
     def _watch_code(self) -> None:
-        self._runtime.watch_code(self._say, self._ending)
+        self._runtime.watch_code(self._say, self._blobs, self._ending)
+
+    def _trace(self) -> None:
+        self._ending.wait(_FACTS_DELAY_S)
+        self.tracer = make_tracer(self._spec, self._runtime, self._blobs)
+        while not self._ending.wait(_TRACE_S):
+            self.tracer.look(self._say)
+        self.tracer.finish(self._say)
 
     def _fingerprint(self) -> None:
         if not self._spec["data"]:
@@ -160,10 +176,19 @@ class Watcher:
             self._say(kind, **fields)
 
 
+def make_tracer(spec: protocol.TaskSpec, runtime: Runtime, blobs: "BlobLog") -> "Tracer":
+    from mllaunch_agent.tracing.tracer import Tracer
+
+    return Tracer(spec, runtime.places(), blobs, lambda: processes.open_for_writing(runtime.living()))
+
+
 def _is_on_record(kind: str, fields: Dict[str, Any], events: EventLog) -> bool:
-    """Whether a supervisor before this one has written the same fingerprint already."""
-    same = (e for e in events.past if e["kind"] == kind == protocol.DATA)
-    return any(event["path"] == fields["path"] for event in same)
+    """Whether a supervisor before this one has written the same already."""
+    if kind == protocol.DATA:
+        return any(e["kind"] == kind and e["path"] == fields["path"] for e in events.past)
+    if kind in (protocol.NOT_CAPTURED, protocol.CODE_MIXED):
+        return any(e["kind"] == kind and fields.items() <= e.items() for e in events.past)
+    return False
 
 
 def _began_before(past: Sequence[protocol.Event]) -> Optional[protocol.Event]:

@@ -6,7 +6,7 @@ Nothing raises: a process that has vanished, or that we may not look at, is None
 from __future__ import annotations
 
 import os
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 __all__ = [
     "Stat",
@@ -236,6 +236,27 @@ def _masked(cmdline: bytes, secrets: Sequence[str]) -> bytes:
     # Again, by spaces: for ``sh -c "... --api-key VALUE"``, and for processes that write a title over their words.
     line = " ".join(redaction.mask_argv(line.split(" "), secrets))
     return redaction.mask_text(line, secrets).encode("utf-8", "surrogateescape")
+
+
+def open_for_writing(pids: Iterable[int], proc: str = PROC) -> Set[str]:
+    """The files that processes have open for writing, each as its process names it."""
+    found = set()
+    for pid in pids:
+        folder = "%s/%d/fd" % (proc, pid)
+        try:
+            numbers = os.listdir(folder)
+        except OSError:
+            continue
+        for number in numbers:
+            try:
+                with open("%s/%d/fdinfo/%s" % (proc, pid, number), "rb") as file:
+                    lines = [line.split() for line in file]  # proc(5): "flags:", in octal
+                flags = next(int(words[1], 8) for words in lines if words[0] == b"flags:")
+                if flags & os.O_ACCMODE != os.O_RDONLY:
+                    found.add(os.readlink("%s/%s" % (folder, number)))
+            except OSError:
+                continue
+    return found
 
 
 def printable(data: bytes) -> str:

@@ -14,7 +14,9 @@ from mllaunch_agent import protocol
 from mllaunch_agent.probes import NotCaptured
 
 if TYPE_CHECKING:
+    from mllaunch_agent.blobs import BlobLog
     from mllaunch_agent.supervisor import Supervisor
+    from mllaunch_agent.tracing.places import Places
 
 __all__ = ["Runtime", "Say", "ShimMain", "choose"]
 
@@ -61,8 +63,12 @@ class Runtime(Protocol):
     def python(self) -> Tuple[Dict[str, Any], List[NotCaptured]]:
         """Facts of the tasks' interpreter, as probes.python.facts; ({}, []) if they have none."""
 
-    def watch_code(self, say: Say, ending: threading.Event) -> None:
-        """Until ``ending`` is set, tell of every change to the code that the tasks work with."""
+    def places(self) -> "Places":
+        """Where the tasks' files are on this node."""
+
+    def watch_code(self, say: Say, blobs: "BlobLog", ending: threading.Event) -> None:
+        """Compare the code that the tasks work with to the commit; then, until ``ending`` is set, tell of every
+        change to it. What it holds then is kept in ``blobs``."""
 
     def release(self) -> Optional[List[str]]:
         """After the end: reduce ``work`` to what the tasks wrote; the paths of the code that they deleted.

@@ -19,16 +19,19 @@ from mllaunch_agent import (
     queueing,
     shim,
     system,
+    tracing,
 )
 from mllaunch_agent.engine import Engine, EngineError, EngineGone
-from mllaunch_agent.environment import task_environment
+from mllaunch_agent.environment import Tracing, task_environment
 from mllaunch_agent.family import is_running
 from mllaunch_agent.probes import NotCaptured, processes
 from mllaunch_agent.runtimes import Say, ShimMain
 
 if TYPE_CHECKING:
+    from mllaunch_agent.blobs import BlobLog
     from mllaunch_agent.container_code import ContainerCode
     from mllaunch_agent.supervisor import Supervisor
+    from mllaunch_agent.tracing.places import Places
 
 _PULL_TICK_S = 0.1
 _LOOK_PAUSES_S = (0.2, 0.5, 2.0, 10.0)  # between attempts to look after a container whose shim has died
@@ -47,6 +50,7 @@ class DockerRuntime:
             int, Tuple[int, float]
         ] = {}  # rank -> how often we had to look after it, when again
         self._code_part: Optional[ContainerCode] = None
+        self._python_path: Optional[str] = None  # that of the image
 
     # --- before the start -----------------------------------------------------------------------------------
 
@@ -64,6 +68,8 @@ class DockerRuntime:
                 raise EngineError(404, "what was pulled is not the image %s" % name)
         _refuse_foreign(version, image)
         os.makedirs(os.path.join(spec["folder"], "work", spec["workdir"], spec["output"]), exist_ok=True)
+        tracing.prepare(spec["folder"])
+        self._python_path = _variable(image, "PYTHONPATH")
         parts: List[Dict[str, Any]] = version.get("Components") or [{}]
         supervisor.events.write(
             protocol.ENGINE,
@@ -115,7 +121,8 @@ class DockerRuntime:
         supervisor, spec = self._supervisor, self._spec
         gpus = supervisor.gpus()
         cwd = container.workdir(spec, self._container)
-        environment = task_environment(spec, place, gpus, supervisor.port, cwd)
+        notes = Tracing(container.TRACE, container.HOOK, self._container["workspace"], self._python_path)
+        environment = task_environment(spec, place, gpus, supervisor.port, cwd, notes)
         host = self._host()
 
         def request(manner: container.Manner) -> Dict[str, Any]:
@@ -142,8 +149,13 @@ class DockerRuntime:
     # --- while it runs --------------------------------------------------------------------------------------
 
     def take_over(self) -> None:
-        """A container does not hold its GPUs' lease as a process does: so take it again before another can."""
+        """Ask again what the image sets; and since a container does not hold its GPUs' lease as a process does, take
+        it again before another can."""
         supervisor = self._supervisor
+        try:
+            self._python_path = _variable(self._engine.image(self._container["image"]) or {}, "PYTHONPATH")
+        except OSError:
+            pass  # the engine is away, and cannot start a container either
         if supervisor.lease is None and supervisor.gpus():
             info = queueing.holder(supervisor)
             supervisor.lease = leases.take_back(self._spec["lease_dir"], supervisor.gpus(), info)
@@ -238,8 +250,11 @@ class DockerRuntime:
 
         return image_probe.python(self._engine, image, self._spec["environment"], interpreter, cached)
 
-    def watch_code(self, say: Say, ending: threading.Event) -> None:
-        self._code.watch(say, ending)
+    def places(self) -> "Places":
+        return self._code.places()
+
+    def watch_code(self, say: Say, blobs: "BlobLog", ending: threading.Event) -> None:
+        self._code.watch(say, blobs, ending)
 
     @property
     def _code(self) -> "ContainerCode":
@@ -308,6 +323,14 @@ def _is_leftover(found: Dict[str, Any]) -> bool:
     if not os.path.isdir(os.path.dirname(os.path.dirname(os.path.dirname(folder)))):
         return False  # another machine's, or a home that is not mounted just now: not ours to judge
     return not os.path.isdir(folder)
+
+
+def _variable(image: Dict[str, Any], name: str) -> Optional[str]:
+    """A variable that an image sets."""
+    for entry in (image.get("Config") or {}).get("Env") or ():
+        if entry.startswith(name + "="):
+            return str(entry[len(name) + 1 :])
+    return None
 
 
 def _refuse_foreign(version: Dict[str, Any], image: Dict[str, Any]) -> None:

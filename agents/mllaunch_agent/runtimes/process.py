@@ -6,15 +6,18 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
-from mllaunch_agent import pidfd, protocol, shim, system, workdir
-from mllaunch_agent.environment import AGENT_MARK, task_environment
+from mllaunch_agent import pidfd, protocol, shim, system, tracing, workdir
+from mllaunch_agent.environment import AGENT_MARK, Tracing, task_environment
 from mllaunch_agent.family import Family, is_running, make_cgroup
 from mllaunch_agent.probes import NotCaptured, processes
 from mllaunch_agent.runtimes import Say, ShimMain
 from mllaunch_agent.stopping import send
 
 if TYPE_CHECKING:
+    from mllaunch_agent.blobs import BlobLog
+    from mllaunch_agent.process_code import ProcessCode
     from mllaunch_agent.supervisor import Supervisor
+    from mllaunch_agent.tracing.places import Places
 
 _SHIM_RESTARTS = 3
 _START_S = 1.0  # after a supervisor's death, how long a shim may be about to start its task
@@ -23,10 +26,14 @@ _UNSEEN_EXIT_S = (
 )
 
 
+def root_path(spec: protocol.TaskSpec) -> str:
+    """The root of the code that the tasks work with."""
+    return spec["in_place"] or os.path.join(spec["folder"], "work")
+
+
 def work_path(spec: protocol.TaskSpec) -> str:
     """The folder that the tasks start in."""
-    root = spec["in_place"] or os.path.join(spec["folder"], "work")
-    return os.path.join(root, spec["workdir"]) if spec["workdir"] else root
+    return os.path.join(root_path(spec), spec["workdir"]) if spec["workdir"] else root_path(spec)
 
 
 class ProcessRuntime:
@@ -39,6 +46,7 @@ class ProcessRuntime:
         self._gone_since: Dict[int, float] = {}
         self._restarts = 0
         self._thorough = False
+        self._code_part: Optional[ProcessCode] = None
 
     def prepare(self) -> str:
         spec = self._spec
@@ -49,6 +57,7 @@ class ProcessRuntime:
             method = workdir.make(spec["tree"], spec["folder"])
             workdir.link_data(os.path.join(spec["folder"], "work"), spec["data"])
         os.makedirs(os.path.join(cwd, spec["output"]), exist_ok=True)
+        tracing.prepare(spec["folder"])
         port = self._supervisor.port
         self._supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method, master_port=port)
         self._join_cgroup()
@@ -64,13 +73,14 @@ class ProcessRuntime:
     def shim(self, place: protocol.TaskPlace) -> ShimMain:
         supervisor = self._supervisor
         cwd = work_path(self._spec)
+        notes = Tracing(tracing.folder_of(self._folder), tracing.HOOK, root_path(self._spec), None)
         gpus = supervisor.lease.uuids if supervisor.lease else ()
         launch = shim.Launch(
             self._folder,
             place["rank"],
             self._spec["argv"],
             cwd,
-            task_environment(self._spec, place, gpus, supervisor.port, cwd),
+            task_environment(self._spec, place, gpus, supervisor.port, cwd, notes),
             tuple(supervisor.lease.fds) if supervisor.lease else (),
             self._family.cgroup,
         )
@@ -149,8 +159,20 @@ class ProcessRuntime:
         # A probe of ours, not a process of the task.
         return python.facts(interpreter, {**self._spec["environment"], AGENT_MARK: "1"})
 
-    def watch_code(self, say: Say, ending: threading.Event) -> None:
-        pass  # edits in the work folder are not watched yet
+    def places(self) -> "Places":
+        return self._code.places()
+
+    def watch_code(self, say: Say, blobs: "BlobLog", ending: threading.Event) -> None:
+        self._code.watch(say, blobs, ending)
+
+    @property
+    def _code(self) -> "ProcessCode":
+        """What concerns the code in the checkout; imported when it is needed, which is after the start."""
+        if self._code_part is None:
+            from mllaunch_agent.process_code import ProcessCode
+
+            self._code_part = ProcessCode(self._supervisor, root_path(self._spec))
+        return self._code_part
 
     def release(self) -> Optional[List[str]]:
         if self._spec["in_place"]:
@@ -158,6 +180,7 @@ class ProcessRuntime:
         if not os.path.exists(os.path.join(self._folder, "work")):
             return None
         deleted: List[str] = workdir.release(self._folder)["deleted"]
+        self._code.say_added()
         return deleted
 
     def close(self) -> None:

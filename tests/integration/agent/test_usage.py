@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mllaunch_agent import node, protocol, system, watching
+from mllaunch_agent.blobs import BlobLog
 from mllaunch_agent.follower import Follower
 from mllaunch_agent.probes import NotCaptured
 from mllaunch_agent.streams import EventLog
+from mllaunch_agent.tracing.places import Places
 from mllaunch_agent.watching import Watcher
 from tests.unit.agent_core.specs import spec
 
@@ -21,8 +23,14 @@ class NoTasks:
     def python(self) -> tuple[dict[str, Any], list[NotCaptured]]:
         return {}, []
 
-    def watch_code(self, say: Any, ending: Any) -> None:
+    def watch_code(self, say: Any, blobs: Any, ending: Any) -> None:
         pass
+
+    def places(self) -> Places:
+        return Places("/work", (), lambda path: path, lambda path: None, (), "outputs")
+
+    def living(self) -> list[int]:
+        return []
 
 
 SUMS = ("read_bytes", "written_bytes")
@@ -40,7 +48,7 @@ def stated(folder: Path, *past: dict[str, Any], boot_id: str | None = None) -> l
     events = EventLog(str(folder))
     follower = Follower(str(folder), node.make_masker([]))
     runtime: Any = NoTasks()
-    watcher = Watcher(spec(folder=str(folder)), str(folder), follower, (), runtime)
+    watcher = Watcher(spec(folder=str(folder)), str(folder), follower, (), runtime, BlobLog(str(folder)))
     watcher.add_task(os.getpid())
     watcher.finish(events, [], 20.0)
     lines = (folder / "streams" / "events").read_bytes().splitlines()

@@ -77,9 +77,9 @@ def code(tmp_path: Path) -> Code:
     return Code(tmp_path)
 
 
-def test_the_first_look_takes_everything_for_what_it_is(code: Code) -> None:
-    (code.root / "train.py").write_text("changed before anybody could look")
-    assert code.look() == []
+def test_the_first_look_finds_what_was_changed_before_anybody_could_look(code: Code) -> None:
+    (code.root / "train.py").write_text("changed early")
+    assert code.look() == [{"path": "train.py", "before": EMPTY, "after": blob_id_of(b"changed early")}]
 
 
 def test_a_change_is_seen_once_with_what_was_before(code: Code) -> None:

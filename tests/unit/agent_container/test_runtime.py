@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mllaunch_agent import container_shim, protocol, shim
+from mllaunch_agent.blobs import BlobLog
 from mllaunch_agent.codewatch import blob_id_of
 from mllaunch_agent.engine import EngineError
 from mllaunch_agent.probes.container import TREE
@@ -47,6 +48,7 @@ class Supervisor:
         self.stopping: object = None
         self.lease = None
         self.port = 0
+        self.blobs = BlobLog(spec["folder"])
         self.started_late: list[int] = []
         self.shims: set[int] = set()
 
@@ -78,6 +80,7 @@ class Scene:
         self.home = folder
         self.folder = folder / "runs" / "RUN" / "1"
         (self.folder / "work").mkdir(parents=True)
+        (self.folder / "streams").mkdir()
         given = specs.container(engine=fake.path)
         self.spec = specs.spec(
             folder=str(self.folder),
