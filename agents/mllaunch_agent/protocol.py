@@ -93,7 +93,7 @@ class TaskSpec(TypedDict):
     folder: str  # the attempt's folder, absolute
     argv: List[str]
     workdir: str  # where the task starts, relative to the checkout's root; "" is the root
-    tree: Optional[str]  # folder that holds the frozen code, never written to; None with in_place
+    tree: Optional[str]  # folder that holds the frozen code, never written to; None in containers
     in_place: Optional[str]  # run in this folder instead of a checkout
     data: List[DataLink]
     output: str  # MLLAUNCH_OUTPUT_DIR, relative to workdir

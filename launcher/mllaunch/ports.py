@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from mllaunch.domain.artifact import Artifact
+    from mllaunch.domain.codeuse import Edit
     from mllaunch.domain.image import Image
     from mllaunch.domain.job import Resources
     from mllaunch.domain.run import Run, RunRow, RunStatus
@@ -133,6 +134,18 @@ class RunLog(Protocol):
     def artifacts(self, sha256: str) -> list[Artifact]:
         """What runs wrote or read with these bytes; that of the oldest run first. sha256: 64 small hex digits."""
 
+    def artifacts_of(self, run_id: str, kinds: tuple[str, ...]) -> list[Artifact]:
+        """What is known by content of one run, of these kinds."""
+
+    def readers(self, run_id: str, written: tuple[str, ...], read: tuple[str, ...]) -> list[Artifact]:
+        """What other runs have (as one of the kinds ``read``) with the bytes of what a run has (as one of ``written``).
+
+        Empty files are nobody's.
+        """
+
+    def children(self, run_id: str) -> list[tuple[str, str]]:
+        """(id, kind) of the runs that were started from this one's checkpoints (Run.parent)."""
+
     def remove(self, run_id: str) -> None:
         """Forget a run and everything derived from it (its streams are the BlobStore's)."""
 
@@ -165,6 +178,12 @@ class CodeStore(Protocol):
 
     def preserve(self, snapshot: Snapshot) -> None:
         """Store the snapshot's commit and tree, if they are not there yet."""
+
+    def record_changes(
+        self, snapshot: Snapshot, run_id: str, edits: Sequence[Edit]
+    ) -> list[tuple[bytes, str | None]]:
+        """Store what was changed in mid-run, in this order. For each its patch for ``git apply``, and the tree that was
+        executed from then on; None for one that was not in use. Idempotent."""
 
 
 class EngineAnswer(Protocol):

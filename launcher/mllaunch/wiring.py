@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mllaunch.config import Config
+    from mllaunch.domain.codeuse import Edit
     from mllaunch.domain.run import Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.images.asking import Answer
@@ -41,6 +42,14 @@ class GitCodeStore:
         from mllaunch.capture import codestore
 
         codestore.preserve(self.path, snapshot)
+
+    def record_changes(
+        self, snapshot: Snapshot, run_id: str, edits: Sequence[Edit]
+    ) -> list[tuple[bytes, str | None]]:
+        from mllaunch.capture import codechanges
+
+        self.preserve(snapshot)
+        return codechanges.record(self.path, snapshot.commit, run_id, edits)
 
 
 class App:

@@ -8,10 +8,8 @@ def _install():
     sys.path[:] = [path for path in sys.path if path != here]
     if sys.version_info < (3, 8):
         return
-    keep_bytecode, sys.dont_write_bytecode = (
-        sys.dont_write_bytecode,
-        False,
-    )  # beside our own files it is welcome
+    keep_bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = False  # beside our own files it is welcome
     sys.path.insert(0, here)
     try:
         import mllaunch_hook
@@ -21,20 +19,12 @@ def _install():
         pass
     finally:
         sys.path.remove(here)
+        sys.path_importer_cache.pop(here, None)
         sys.dont_write_bytecode = keep_bytecode
 
 
-def _chain():
-    """Import the sitecustomize that would have been found without us; its errors are its own."""
-    ours = sys.modules.pop("sitecustomize", None)
-    try:
-        import sitecustomize  # noqa: F401
-    except ImportError as error:
-        if error.name != "sitecustomize":
-            raise
-        if ours is not None:
-            sys.modules["sitecustomize"] = ours  # the import system looks for it there when this file has run
-
-
 _install()
-_chain()
+# Import the one that would have been found without us. That there is none is what `site` expects to hear then, and
+# it leaves no module of this name behind; other errors are the user's own.
+_ours = sys.modules.pop("sitecustomize", None)  # Python 2 clears a module that nobody holds
+import sitecustomize  # noqa: E402, F401

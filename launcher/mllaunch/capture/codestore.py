@@ -3,6 +3,7 @@
     refs/mllaunch/<commit>                  a preserved commit, complete with its tree and its submodules'
     refs/submodules/<commit>/<its commit>   what a preserved commit needs of its submodules
     refs/bases/<commit>                     what a preserved commit of a dirty tree was made from
+    refs/changes/<run>/...                  what was changed while a run was going on (codechanges.py)
     shallow                                 every preserved commit, because none comes with its history
 
 One writer at a time holds ``code.git.lock``, which the kernel frees when it dies. Repositories with SHA-256
@@ -26,7 +27,7 @@ from mllaunch.capture.submodules import locator
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.errors import NotFound, UsageError
 
-__all__ = ["checkout", "forget", "preserve", "prune", "uncommitted"]
+__all__ = ["checkout", "forget", "preserve", "prune", "repository", "uncommitted", "unlock", "writing"]
 
 _RECENT = 16  # refs whose commits a new one is compared with
 
@@ -41,7 +42,7 @@ def preserve(code_git: str, snapshot: Snapshot) -> None:
     if _has(store, snapshot.commit):
         return
     source = Git(snapshot.git_dir, git_dir=snapshot.git_dir)
-    with _writing(folder):
+    with writing(folder):
         _create(folder, snapshot.commit)
         try:
             for part in files.listing(source, snapshot.tree, locator(snapshot))[1:]:
@@ -55,6 +56,12 @@ def preserve(code_git: str, snapshot: Snapshot) -> None:
             _set_ref(store, f"refs/mllaunch/{snapshot.commit}", snapshot.commit)
         except GitFailed as error:
             raise explained(error, snapshot.repository) from error
+
+
+def repository(code_git: str, commit: str) -> Git:
+    """The repository that holds a commit, or would."""
+    folder = _folder(code_git, commit)
+    return Git(folder, git_dir=folder)
 
 
 def checkout(code_git: str, commit: str, dest: str) -> None:
@@ -100,11 +107,11 @@ def forget(code_git: str, commit: str) -> None:
     store = Git(folder, git_dir=folder)
     if not _has(store, commit):
         return
-    with _writing(folder):
+    with writing(folder):
         listed = store.run("for-each-ref", "--format=%(refname)", f"refs/submodules/{commit}/")
         # The main ref goes first: what is found under it is always complete.
         for ref in [f"refs/mllaunch/{commit}", f"refs/bases/{commit}", *listed.decode().split()]:
-            _unlock(store, ref)
+            unlock(store, ref)
             store.run("update-ref", "--stdin", stdin=f"delete {ref}\n".encode())
 
 
@@ -113,7 +120,7 @@ def prune(code_git: str) -> None:
     for folder in (_folder(code_git, "0" * 40), _folder(code_git, "0" * 64)):
         if os.path.isdir(folder):
             store = Git(folder, git_dir=folder)
-            with _writing(folder):
+            with writing(folder):
                 store.run("repack", "-a", "-d", "-q")
                 store.run("prune", "--expire=now")
 
@@ -191,11 +198,11 @@ def _add_shallow(folder: str, commit: str) -> None:
 
 
 def _set_ref(store: Git, ref: str, commit: str) -> None:
-    _unlock(store, ref)
+    unlock(store, ref)
     store.run("update-ref", "--stdin", stdin=f"update {ref} {commit}\n".encode())
 
 
-def _unlock(store: Git, ref: str) -> None:
+def unlock(store: Git, ref: str) -> None:
     """Remove the lock files that a killed git left: whoever holds our lock is the only writer."""
     for name in (ref, "packed-refs"):
         try:
@@ -205,7 +212,7 @@ def _unlock(store: Git, ref: str) -> None:
 
 
 @contextmanager
-def _writing(folder: str) -> Iterator[None]:
+def writing(folder: str) -> Iterator[None]:
     """Be the only writer."""
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     lock = os.open(folder + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mllaunch.wiring import App
 
 _HEADERS = ("RUN", "STATE", "SUBMITTED", "TOOK", "COMMAND", "NOTE")
+_MIXED = "mixed code"  # its processes executed different versions of one file
 NEWEST = 20
 PLAIN_FLAGS = frozenset({"-a", "--all", "--json"})
 
@@ -56,7 +57,9 @@ def show(app: App, query: RunQuery, *, as_json: bool) -> None:
         status = row.status
         end = status.ended_at or (now if status.started_at else None)
         took = times.duration(times.seconds_between(status.started_at, end))
-        note = status.waiting or _why(row) or row.note or ""
+        note = "; ".join(
+            filter(None, (_MIXED if status.mixed else None, status.waiting or _why(row) or row.note))
+        )
         at = times.when(row.submitted_at, now, terminal=on_terminal)
         lines.append((row.name, status.state.value, at, took, row.command, note))
 
@@ -85,6 +88,7 @@ def _document(row: Any) -> dict[str, Any]:
         "exit_code": status.exit_code,
         "attempt": status.attempt,
         "waiting": status.waiting,
+        "mixed_code": status.mixed,
         "seal": status.seal,
         "submitted_at": row.submitted_at,
         "started_at": status.started_at,

@@ -1,7 +1,8 @@
-"""Where a file came from, as a person reads it."""
+"""Where a file came from, as a person reads it: who made it, and as a tree what that goes back to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import IO, Any
 
 from mllaunch.cli import terminal, times
@@ -9,32 +10,60 @@ from mllaunch.cli.sheet import Sheet
 
 _LISTED = 10
 _SHORT_COMMIT = 12
+_SHORT_DIGEST = len("sha256:") + 12
+
+Document = dict[str, Any]
 
 
-def render(document: dict[str, Any], now: str, stream: IO[Any]) -> str:
-    """Who wrote these bytes, then who was given them. document: of usecases.provenance.origin."""
+def render(document: Document, now: str, stream: IO[Any]) -> str:
+    """document: of usecases/origin.py."""
     sheet = Sheet(stream)
     sheet.headline(document["digest"], times.bytes(document["size_bytes"]))
     if document["image_of"]:
         _image(sheet, document["image_of"], now)
         return sheet.text()
-    if not document["written_by"]:
+    makers = document["written_by"] or document["same_weights"]
+    if not makers:
         sheet.row("written by", "no run that is known here")
-    shown = document["written_by"][:_LISTED] if sheet.on_terminal else document["written_by"]
+    if document["same_weights"]:
+        sheet.row("", "no run has written these bytes; these have written the same weights in another file")
+    shown = makers[:_LISTED] if sheet.on_terminal else makers
     for place in shown:
         _writer(sheet, place, now)
-    if len(shown) < len(document["written_by"]):
-        sheet.row("", f"... and by {len(document['written_by']) - len(shown)} more")
+    if len(shown) < len(makers):
+        sheet.row("", f"... and by {len(makers) - len(shown)} more")
+    if makers:
+        sheet.items("made from", list(tree(sheet, document["ancestors"])) or ["nothing that is known here"])
     sheet.items("read by", [f"{p['run']['name']}  as {p['path']}" for p in document["read_by"]], _LISTED)
-    missing = "; ".join(entry["what"].rpartition(": ")[2] for entry in document["not_captured"])
-    sheet.row("not captured", f"not recorded by this version: {missing}")
-    if document["written_by"]:
+    if makers:
         sheet.gap()
-        sheet.row("more", f"mllaunch provenance {document['written_by'][0]['run']['name']}")
+        name = makers[0]["run"]["name"]
+        sheet.row("more", f"mllaunch provenance {name}", f"mllaunch checkout {name} DIR")
     return sheet.text()
 
 
-def _image(sheet: Sheet, places: list[dict[str, Any]], now: str) -> None:
+def tree(sheet: Sheet, ancestors: list[Document], indent: str = "") -> Iterator[str]:
+    """One line for each file that went in, and below it what its maker was made from."""
+    for number, entry in enumerate(ancestors):
+        is_last = number == len(ancestors) - 1
+        yield f"{indent}{'└─' if is_last else '├─'} {_made_from(sheet, entry)}"
+        yield from tree(sheet, entry["from"], indent + ("   " if is_last else "│  "))
+
+
+def _made_from(sheet: Sheet, entry: Document) -> str:
+    digest = entry["digest"][:_SHORT_DIGEST] if sheet.on_terminal else entry["digest"]
+    made = entry["produced_by"]
+    words = f"{entry['kind']}: {entry['path']}  {digest}"
+    if made is None:
+        return f"{words}, made by no run that is known here"
+    step = f" at step {made['step']}" if made["step"] is not None else ""
+    known = f", as {made['path']}" if made["path"] != entry["path"] else ""
+    code = made["code"]
+    commit = f", code {code['commit'][:_SHORT_COMMIT]}" if code else ", a run that was forgotten"
+    return f"{words} of {made['name'] or made['run']}{step}{known}{commit}"
+
+
+def _image(sheet: Sheet, places: list[Document], now: str) -> None:
     """A container image: its code, and the runs that used it, newest first."""
     code = places[0]["code"]
     sheet.row("image", *dict.fromkeys(place["path"] for place in places))
@@ -48,18 +77,23 @@ def _image(sheet: Sheet, places: list[dict[str, Any]], now: str) -> None:
     sheet.items("runs", runs, _LISTED)
 
 
-def _writer(sheet: Sheet, place: dict[str, Any], now: str) -> None:
+def _writer(sheet: Sheet, place: Document, now: str) -> None:
     from shlex import join
 
     run, code = place["run"], place["code"]
     commit = code["commit"][:_SHORT_COMMIT] if sheet.on_terminal else code["commit"]
     dirty = " and uncommitted changes" if code["dirty"] else ""
     at = times.when(run["submitted_at"], now, terminal=sheet.on_terminal)
+    step = f", at step {place['step']}" if place["step"] is not None else ""
+    changed = place["code"].get("changes") or 0
+    effect = f", and {changed} change{'s' if changed != 1 else ''} made while it ran" if changed else ""
+    mixed = ["MIXED CODE: its processes executed different versions of a file"] if run["mixed_code"] else []
     sheet.row(
         "written by",
-        f"{run['name']}, attempt {place['attempt']}, on {place['node']}; submitted {at}, {run['state']}",
+        f"{run['name']}, attempt {place['attempt']}{step}, on {place['node']}; submitted {at}, {run['state']}",
         f"as {place['path']}",
-        f"with code {commit} on {code['branch'] or 'no branch'}{dirty}",
+        f"with code {commit} on {code['branch'] or 'no branch'}{dirty}{effect}",
         f"by {join(place['command']['argv'])}",
+        *mixed,
         paint=lambda text: text.replace(run["name"], sheet.styled(terminal.bold, run["name"]), 1),
     )

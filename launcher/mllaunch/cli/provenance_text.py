@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import IO, Any
 
 from mllaunch.cli import terminal, times
@@ -28,7 +29,8 @@ def render(document: Document, now: str, stream: IO[Any]) -> str:
     for lines in _hosts(document["hosts"]):
         sheet.row("host", *lines)
     sheet.gap()
-    sheet.items("inputs", _inputs(sheet, document) or ["none declared (--data)"], _LISTED)
+    lineage(sheet, document["lineage"])
+    sheet.items("inputs", _inputs(sheet, document) or ["none recorded"], _LISTED)
     sheet.items("outputs", _outputs(sheet, document) or ["none recorded"], _LISTED)
     sheet.row("usage", usage_words(document["usage"]))
     sheet.items("logs", _logs(document), _LISTED)
@@ -88,6 +90,37 @@ def code(sheet: Sheet, document: Document) -> None:
     sheet.items("", [f"  {path}" for path in document["uncommitted"]], _LISTED)
     remote = f" ({document['remote']})" if document["remote"] else ""
     sheet.row("", f"{document['repository']}{remote}")
+    for path in dict.fromkeys(entry["path"] for entry in document["mixed"]):
+        sheet.row("MIXED CODE", f"processes executed different versions of {path}", paint=_loud(sheet))
+    sheet.items("changed", [_change(change) for change in document["changes"]], _LISTED)
+    sheet.items("from outside", [entry["path"] for entry in document["outside"]], _LISTED)
+
+
+def _loud(sheet: Sheet) -> Callable[[str], str]:
+    return lambda text: sheet.styled(terminal.yellow, text)
+
+
+def _change(change: Document) -> str:
+    """``train.py, edited at 09:31:07 in attempt 1 on gpu01: in use``"""
+    how = "deleted" if change["after"] is None else "added" if change["before"] is None else "edited"
+    effect = {"yes": "in use", "no": "not in use", "unknown": "perhaps in use"}[change["in_use"]]
+    return f"{change['path']}, {how} at {change['at']} in attempt {change['attempt']} on {change['node']}: {effect}"
+
+
+def lineage(sheet: Sheet, document: Document) -> None:
+    """The runs that this one goes back to, and those that go back to it."""
+    words = {"resume": "goes on from", "weights": "began with weights of", "data": "read what was made by"}
+    parents = [f"{words[edge['kind']]} {_edge(sheet, edge)}" for edge in document["parents"]]
+    sheet.items("made from", parents, _LISTED)
+    words = {"resume": "went on from it", "weights": "began with its weights", "data": "read what it made"}
+    children = [f"{edge['name'] or edge['run']} {words[edge['kind']]}" for edge in document["children"]]
+    sheet.items("used by", list(dict.fromkeys(children)), _LISTED)
+
+
+def _edge(sheet: Sheet, edge: Document) -> str:
+    step = f" at step {edge['step']}" if edge["step"] is not None else ""
+    path = f", {edge['path']}" if edge["path"] else ""
+    return f"{edge['name'] or edge['run']}{step}{path}   {_digest(sheet, edge['checkpoint'])}"
 
 
 def _environment(sheet: Sheet, document: Document) -> None:
@@ -168,8 +201,25 @@ def _inputs(sheet: Sheet, document: Document) -> list[str]:
         words = (
             f"{entry['path']}   {files}{times.bytes(entry['size_bytes'])}   {_digest(sheet, entry['digest'])}"
         )
+        words += _reading(entry) + _maker(entry)
         lines.append(words + ("   CHANGED DURING THE RUN" if entry["changed"] else ""))
     return lines
+
+
+def _reading(entry: Document) -> str:
+    """How much of a folder was read."""
+    read = entry["read"]
+    if not read or entry["form"] != "folder":
+        return ""
+    return f"   {'' if read['exact'] else 'about '}{read['count']} read"
+
+
+def _maker(entry: Document) -> str:
+    made = entry["produced_by"]
+    if made is None:
+        return "   made by no run that is known here" if entry["kind"] == "checkpoint" else ""
+    step = f" at step {made['step']}" if made["step"] is not None else ""
+    return f"   made by {made['name'] or made['run']}{step}"
 
 
 def _outputs(sheet: Sheet, document: Document) -> list[str]:
@@ -182,7 +232,10 @@ def _outputs(sheet: Sheet, document: Document) -> list[str]:
         attempt = f"   attempt {entry['attempt']}" if several else ""
         size = times.bytes(entry["size_bytes"]).rjust(9)
         padding = " " * (widest - text_width(escape(entry["path"])))
-        lines.append(f"{entry['path']}{padding} {size}   {_digest(sheet, entry['digest'])}{attempt}")
+        step = f"   step {entry['step']}" if entry["step"] is not None else ""
+        replaced = "   replaced since" if entry["replaced"] else ""
+        digest = _digest(sheet, entry["digest"])
+        lines.append(f"{entry['path']}{padding} {size}   {digest}{step}{replaced}{attempt}")
     return lines
 
 

@@ -21,6 +21,11 @@ def render(document: dict[str, Any], now: str, stream: IO[Any] | None) -> str:
     parts.notes(sheet, run)
     parts.command(sheet, document["command"])
     parts.code(sheet, document["code"])
+    if document["parent"]:
+        parent = document["parent"]
+        how = "goes on from" if parent["kind"] == "resume" else "began with weights of"
+        step = f" at step {parent['step']}" if parent["step"] is not None else ""
+        sheet.row("started from", f"{how} {parent['run_name']}{step}, {parent['path']}")
     if document["image"]:
         parts.image(sheet, document["image"])
     for place in document["places"]:

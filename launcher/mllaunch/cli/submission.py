@@ -104,7 +104,6 @@ def _print_document(submitted: Submitted) -> None:
 def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     """From the command line to a started run; None after --dry-run."""
     from mllaunch.capture import snapshot as snapshots
-    from mllaunch.capture import trees
     from mllaunch.usecases import submit as usecase
 
     prepared = _prepare(app, early, asked)
@@ -139,9 +138,8 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
         container = usecase.container_spec(config.container, made, socket, plan.job.resources)
     else:
         say.process(prepared.choice.why)
-        if not plan.job.in_place:
-            with _faults_of(app.home):
-                tree = trees.ensure(app.trees, snapshot)
+        with _faults_of(app.home):
+            tree = _kept_tree(app, snapshot, plan.job.in_place)
     # Locked before others can see the run, and take it for an abandoned one.
     with _faults_of(app.home), app.scheduler.submitting(attempt):
         run = usecase.add(app.log, run, app.ids, asked["name"])
@@ -155,6 +153,19 @@ def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     say.placed(run, placement)
     app.follow_detached()  # last: its start would take the processor from the task's
     return Submitted(run, placement)
+
+
+def _kept_tree(app: App, snapshot: Snapshot, in_place: bool) -> str | None:
+    """The folder of the commit's files. A run in place is only compared with it, and does without where it must."""
+    from mllaunch.capture import trees
+    from mllaunch.errors import MllaunchError
+
+    try:
+        return trees.ensure(app.trees, snapshot)
+    except MllaunchError:
+        if not in_place:
+            raise
+        return None
 
 
 @contextmanager

@@ -11,26 +11,15 @@ from mllaunch.domain.usage import AMOUNTS, Views, of_node
 Entry = dict[str, Any]
 Line = tuple[int, str, dict[str, Any]]
 
-_LATER = "not recorded by this version"
 _NAMED = 5  # files named in one entry
-
-_NEVER = (
-    ("code.nodes: which code each process executed", _LATER),
-    (
-        "inputs: checkpoints and other files that the program opened by itself",
-        f"only --data is; the rest is {_LATER}",
-    ),
-    ("inputs.opened_at, inputs.by: when and by which process an input was opened", _LATER),
-    ("inputs.produced_by: which run made an input", _LATER),
-    ("outputs.step, outputs.rank: at which step and by which process a file was written", _LATER),
-    ("outputs.kind: which outputs are checkpoints", _LATER),
-    ("outputs.code: which code was live when a file was written", _LATER),
-    ("lineage: which runs this one continued, and which continued it", _LATER),
-)
 
 _PROBLEMS = {
     "torn": "it kept changing while it was read",
     "unreadable": "it could not be read",
+}
+_INPUT_PROBLEMS = {
+    **_PROBLEMS,
+    "changed": "it was changed after it was opened; what is recorded is what it became",
 }
 _UNLISTED = {
     "symlink": "symbolic link",
@@ -40,17 +29,20 @@ _UNLISTED = {
 }
 
 
-def not_captured(run: Run, status: RunStatus, views: Views, files: Iterable[Line]) -> list[Entry]:
+def not_captured(
+    run: Run, status: RunStatus, views: Views, files: Iterable[Line], traced: Iterable[Line] = ()
+) -> list[Entry]:
     """[{what, why, attempt, node}]; attempt and node are None for what concerns the whole run.
 
     First what this version never records, then what it could not record this time.
     """
-    files = list(files)
+    files, notes = list(files), list(traced)
     entries = [_entry(what, why) for what, why in _always(run)]
     entries += [_entry(what, why) for what, why in _unfinished(run, status, views)]
     for (number, node), view in views.items():
         lines = [line for attempt, where, line in files if (attempt, where) == (number, node)]
-        found = [*_said(view), *_missing(run, view), *_lost(view), *_unhashed(lines)]
+        opened = [line for attempt, where, line in notes if (attempt, where) == (number, node)]
+        found = [*_said(view), *_missing(run, view), *_lost(view), *_unhashed(lines), *_unread(opened)]
         entries += [_entry(what, why, number, node) for what, why in found]
     return entries
 
@@ -61,11 +53,6 @@ def _entry(what: str, why: str, attempt: int | None = None, node: str | None = N
 
 def _always(run: Run) -> Iterator[tuple[str, str]]:
     if run.image is None:
-        if run.spec.in_place:
-            why = f"the run worked in the working tree itself, and edits made there meanwhile are {_LATER}"
-        else:
-            why = f"the run had a checkout of its own; edits made inside of it meanwhile are {_LATER}"
-        yield "code.changes: edits to the code during the run", why
         yield "environment.image: a container image", f"the {run.spec.runtime} runtime uses none"
         yield (
             "environment.lock: a lock file of the environment",
@@ -76,11 +63,9 @@ def _always(run: Run) -> Iterator[tuple[str, str]]:
             "outputs: files that were written outside of the code and the output folder",
             "they went with the container",
         )
-        yield "code.changes.diff, code.changes.in_use: what a change was, and whether it took effect", _LATER
         if run.image.lock is None:
             yield "environment.lock: a lock file of the environment", "no file says which packages are needed"
     yield "hosts.scheduler: a job number and a queue", f"the {run.spec.backend} scheduler has none"
-    yield from _NEVER
 
 
 def _unfinished(run: Run, status: RunStatus, views: Views) -> Iterator[tuple[str, str]]:
@@ -123,6 +108,11 @@ def _missing(run: Run, view: dict[str, Any]) -> Iterator[tuple[str, str]]:
     unknown += ["usage.gpu"] if view["gpus"] and used["gpu"] is None else []
     if unknown and "usage" not in said:
         yield f"{', '.join(unknown)}: resources that were used", "the tasks ended before they were sampled"
+    if "trace" not in view["seal"]["streams"] and not any(what.startswith("code,") for what in said):
+        what = "code, inputs, lineage: what the tasks' processes executed and opened"
+        yield what, "they have left no notes"
+    if not view.get("code_verified") and not any(what.startswith("code.nodes") for what in said):
+        yield "code.nodes: whether the code was the commit's", "the attempt ended before it was compared"
     if "files" not in view["seal"]["streams"] and "files written" not in said:
         yield "outputs: what the attempt wrote", "the agent made no list of it"
 
@@ -136,6 +126,17 @@ def _lost(view: dict[str, Any]) -> Iterator[tuple[str, str]]:
         gaps = [(name, gap) for name, stream in streams.items() for gap in stream["gaps"]]
     for name, gap in gaps:
         yield f"{gap['size_bytes']} bytes of {name} from offset {gap['offset']} on", str(gap["reason"])
+
+
+def _unread(lines: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Inputs that are listed without their content, or whose content may be another than what the program read."""
+    for problem, why in _INPUT_PROBLEMS.items():
+        paths = [
+            line["path"] for line in lines if line.get("record") == "input" and line.get("problem") == problem
+        ]
+        if paths:
+            more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+            yield f"inputs: the content of {', '.join(paths[:_NAMED])}{more}", why
 
 
 def _unhashed(lines: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

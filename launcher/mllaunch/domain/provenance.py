@@ -6,9 +6,11 @@ The document says everything that is known. What is not known is null or empty, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mllaunch.domain.artifact import digest
+from mllaunch.domain import codeuse, filesused
+from mllaunch.domain.lineage import Ties, lineage
 from mllaunch.domain.omissions import not_captured
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.state import State
@@ -24,9 +26,11 @@ Document = dict[str, Any]
 class Recorded(NamedTuple):
     """All that the run log holds of a run.
 
-    views: by (attempt, node), in order. files: lines of the ``files`` streams, each with its attempt and node.
-    lengths: stored bytes by (attempt, node, stream). events, events_sha256: how many, and the digest of the ``events``
-    streams of all attempts and nodes one after the other.
+    views: by (attempt, node), in order. files, traced: lines of the ``files`` and ``trace`` streams, each with its
+    attempt and node. lengths: stored bytes by (attempt, node, stream). events, events_sha256: how many, and the
+    digest of the ``events`` streams of all attempts and nodes one after the other. patches, trees: of changes to the
+    code in mid-run, by (at, path), as far as their content was kept: the change as a patch, and the tree that one
+    which was in use led to. ties: to other runs.
     """
 
     run: Run
@@ -38,27 +42,33 @@ class Recorded(NamedTuple):
     lengths: dict[tuple[int, str, str], int]
     events: int
     events_sha256: str
+    traced: tuple[tuple[int, str, dict[str, Any]], ...] = ()
+    patches: Mapping[tuple[str, str], str] = {}
+    trees: Mapping[tuple[str, str], str] = {}
+    ties: Ties = Ties()
 
 
 def document(recorded: Recorded) -> Document:
     """The document of docs/provenance.md. Uses no clock: the same record always gives the same document."""
     run, status, views = recorded.run, recorded.status, recorded.views
+    changes = codeuse.changes(views, recorded.traced)
+    inputs = filesused.inputs(views, recorded.traced, recorded.ties.producers)
     return {
         "schema": SCHEMA,
         "run": run_part(recorded),
         "command": command_part(run),
-        "code": code_part(run, views),
+        "code": code_part(recorded, changes),
         "environment": _environment(run, status.attempt, views),
         "hosts": [_host(run, number, node, view) for (number, node), view in views.items()],
-        "inputs": _inputs(views),
-        "outputs": [
-            _output(number, node, line) for number, node, line in recorded.files if line.get("kind") == "file"
-        ],
-        "lineage": {"parents": [], "children": []},
+        "inputs": inputs,
+        "outputs": filesused.outputs(
+            recorded.files, recorded.traced, run.snapshot.tree, changes, recorded.trees
+        ),
+        "lineage": lineage(run, inputs, recorded.ties),
         "usage": usage(views),
         "logs": _logs(views, recorded.lengths),
         "attempts": attempts_part(run, status, views),
-        "not_captured": not_captured(run, status, views, recorded.files),
+        "not_captured": not_captured(run, status, views, recorded.files, recorded.traced),
         "seal": seal_part(recorded),
     }
 
@@ -92,7 +102,8 @@ def command_part(run: Run) -> Document:
     }
 
 
-def code_part(run: Run, views: Views) -> Document:
+def code_part(recorded: Recorded, changes: Sequence[codeuse.Change]) -> Document:
+    run, views, traced, patches = recorded.run, recorded.views, recorded.traced, recorded.patches
     snapshot = run.snapshot
     return {
         "commit": snapshot.commit,
@@ -105,18 +116,12 @@ def code_part(run: Run, views: Views) -> Document:
         "tree": snapshot.tree,
         "ref": snapshot.ref,
         "in_place": run.spec.in_place,
-        "nodes": [],
+        "nodes": codeuse.nodes(views),
         "changes": [
-            {
-                **{name: change[name] for name in ("at", "rank", "path", "before", "after")},
-                "node": node,
-                "attempt": number,
-                "diff": None,
-                "in_use": "unknown",
-            }
-            for (number, node), view in views.items()
-            for change in view.get("code_changes", ())
+            {**change._asdict(), "diff": patches.get((change.at, change.path))} for change in changes
         ],
+        "mixed": codeuse.mixed(views),
+        "outside": codeuse.outside(traced),
     }
 
 
@@ -180,51 +185,6 @@ def _host(run: Run, number: int, node: str, view: dict[str, Any]) -> Document:
 def _gpu(gpu: dict[str, Any], leased: list[str]) -> Document:
     known = {name: gpu.get(name) for name in ("index", "uuid", "name", "memory_bytes")}
     return {**known, "leased": gpu.get("uuid") in leased}
-
-
-def _inputs(views: Views) -> list[Document]:
-    """Data paths; one entry for each content that a path had, naming the nodes that saw it."""
-    found: dict[tuple[str, str], Document] = {}
-    for (_, node), view in views.items():
-        for data in view["data"]:
-            entry = found.setdefault((data["path"], data["digest"]), _input(data))
-            if node not in [by["node"] for by in entry["by"]]:
-                entry["by"].append({"node": node, "rank": None, "pid": None})
-            for change in view["data_changes"]:
-                if change["path"] == data["path"]:
-                    entry["changed"] = {kind: change[kind] for kind in ("added", "removed", "modified")}
-    return list(found.values())
-
-
-def _input(data: dict[str, Any]) -> Document:
-    return {
-        "path": data["path"],
-        "kind": "data",
-        "form": data.get("form"),
-        "digest": digest(data["digest"]),
-        "verified": data.get("verified"),
-        "size_bytes": data["size_bytes"],
-        "files": data.get("files"),
-        "opened_at": None,
-        "by": [],
-        "produced_by": None,
-        "changed": None,
-    }
-
-
-def _output(number: int, node: str, line: dict[str, Any]) -> Document:
-    return {
-        "path": line["path"],
-        "kind": "file",
-        "digest": digest(line.get("sha256")),
-        "size_bytes": line.get("size_bytes"),
-        "step": None,
-        "written_at": line.get("mtime"),
-        "attempt": number,
-        "node": node,
-        "rank": None,
-        "code": [],
-    }
 
 
 def _logs(views: Views, lengths: dict[tuple[int, str, str], int]) -> list[Document]:

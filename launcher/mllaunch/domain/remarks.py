@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from mllaunch.domain.codeuse import NO, UNKNOWN, YES, Change, mixed
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.usage import Views
 
 _NAMED = 5
 
 
-def warnings(run: Run, status: RunStatus, views: Views) -> list[str]:
+def warnings(run: Run, status: RunStatus, views: Views, changes: Sequence[Change] = ()) -> list[str]:
     """In words, the most serious first; none for a run of which all is well."""
     several = len(views) > 1
-    found = [*_of_record(status)]
+    found = [*mixed_code(views), *_of_record(status), *changed_code(changes)]
     if run.spec.in_place:
         found.append("it worked in the working tree itself, so edits made meanwhile may have reached it")
     for (number, node), view in views.items():
         where = f" (attempt {number} on {node})" if several else ""
         found += [
             text + where
-            for text in (*_code(view), *_changed(view), *_gaps(view), *_restarts(view), *_processes(view))
+            for text in (
+                *differing_code(view),
+                *_changed(view),
+                *_gaps(view),
+                *_restarts(view),
+                *_processes(view),
+            )
         ]
     return found
 
@@ -31,13 +39,37 @@ def _of_record(status: RunStatus) -> list[str]:
     return ["its record has gaps"] if status.seal == "sealed-with-gaps" else []
 
 
-def _code(view: dict[str, Any]) -> list[str]:
-    paths = list(dict.fromkeys(change["path"] for change in view.get("code_changes", ())))
+def mixed_code(views: Views) -> list[str]:
+    """Loud: such a run is not the work of any one version of the code."""
+    paths = list(dict.fromkeys(entry["path"] for entry in mixed(views)))
     if not paths:
         return []
-    more = ", ..." if len(paths) > _NAMED else ""
-    files = "1 file of the code" if len(paths) == 1 else f"{len(paths)} files of the code"
-    return [f"{files} changed in the container during the run: {', '.join(paths[:_NAMED])}{more}"]
+    return [f"mixed code: its processes executed different versions of {_names(paths)}"]
+
+
+def changed_code(changes: Sequence[Change]) -> list[str]:
+    """What was edited in mid-run, by whether it took effect."""
+    found = []
+    words = {
+        YES: "and took effect",
+        NO: "and was not loaded afterwards",
+        UNKNOWN: "and may have taken effect",
+    }
+    for in_use, effect in words.items():
+        paths = list(dict.fromkeys(change.path for change in changes if change.in_use == in_use))
+        if paths:
+            found.append(f"code was changed during the run {effect}: {_names(paths)}")
+    return found
+
+
+def _names(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+
+
+def differing_code(view: dict[str, Any]) -> list[str]:
+    """At the start it was not what was committed."""
+    paths = [path for found in view.get("code_verified", ()) for path in found["differing"]]
+    return [f"when it was first looked at, its code was not the commit's: {_names(paths)}"] if paths else []
 
 
 def _changed(view: dict[str, Any]) -> list[str]:

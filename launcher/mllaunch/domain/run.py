@@ -10,12 +10,29 @@ from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import Reason, State
 
 
+class Parent(NamedTuple):
+    """The run that this one was started from. kind: "resume" (goes on from a checkpoint) or "weights" (begins anew
+    from its weights). path, attempt, step, sha256: of the checkpoint; of a folder the digest of its files.
+    differences: of parameters, (name, the parent's value or None, the new one or None). commit: the parent's."""
+
+    run_id: str
+    run_name: str
+    kind: str
+    attempt: int
+    step: int | None
+    path: str
+    sha256: str
+    commit: str
+    differences: tuple[tuple[str, str | None, str | None], ...] = ()
+
+
 class Run(NamedTuple):
     """One specification submitted once. Nothing in it ever changes.
 
     id: UUIDv7, so ids sort by time. name: readable, unique in its run log. submitted_at: RFC 3339, UTC.
     params: what could be read from the arguments (``--lr 3e-4`` -> ("lr", "3e-4")), for filtering and comparing.
     redacted: names of environment variables whose values were masked. image: None where tasks are processes.
+    parent: where it was started from another run's checkpoint.
     """
 
     id: str
@@ -28,6 +45,7 @@ class Run(NamedTuple):
     submitted_by_host: str
     redacted: tuple[str, ...] = ()
     image: Image | None = None
+    parent: Parent | None = None
 
 
 class RunStatus(NamedTuple):
@@ -35,7 +53,8 @@ class RunStatus(NamedTuple):
 
     attempt: number of the newest attempt, from 1. waiting: in words, why it waits and for whom, or None.
     Times are RFC 3339, UTC. exit_code: None while unknown. seal: None while more may come from the nodes; then
-    "sealed-complete", "sealed-with-gaps" or, when the nodes can say nothing more, "unsealed".
+    "sealed-complete", "sealed-with-gaps" or, when the nodes can say nothing more, "unsealed". mixed: processes of it
+    executed different versions of one file.
     """
 
     state: State
@@ -46,6 +65,7 @@ class RunStatus(NamedTuple):
     ended_at: str | None = None
     waiting: str | None = None
     seal: str | None = None
+    mixed: bool = False
 
 
 class RunRow(NamedTuple):

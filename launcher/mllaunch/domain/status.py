@@ -21,13 +21,14 @@ def run_status(max_retries: int, views: dict[tuple[int, str], dict[str, Any]]) -
     reason = Reason(**view["reason"]) if view["reason"] else None
     if wants_retry(max_retries, number, state, reason):
         waiting = f"attempt {number + 1} follows: attempt {number} {reason.message}" if reason else None
-        return RunStatus(State.QUEUED, reason, None, number, first, None, waiting)
+        mixed = any(view.get("code_mixed") for view in views.values())
+        return RunStatus(State.QUEUED, reason, None, number, first, None, waiting, mixed=mixed)
     ended = max((v["ended_at"] for v in nodes if v["ended_at"]), default=None) if state.is_final else None
     # Of earlier attempts, too: more may come of those that a retry has overtaken.
     seal = _seal([v["seal"]["status"] if v["seal"] else None for v in views.values()])
-    return RunStatus(
-        state, reason, view["exit_code"], number, first, ended, waiting_words(view["waiting"]), seal
-    )
+    waiting = waiting_words(view["waiting"])
+    mixed = any(view.get("code_mixed") for view in views.values())
+    return RunStatus(state, reason, view["exit_code"], number, first, ended, waiting, seal, mixed)
 
 
 def _seal(seals: list[str | None]) -> str | None:

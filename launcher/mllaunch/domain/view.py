@@ -9,7 +9,7 @@ A view is a JSON document, so that it can be stored and grow without a migration
     tasks       {rank: {pid, container, output, started_at, exit: ExitRecord | null, out_of_memory}}
     engine      {name, version, image, pulled} of containers
     host, variables, redacted, python, usage
-    data        [DATA event fields], data_changes [..], code_changes [..]
+    data        [DATA event fields], data_changes [..], code_changes [..], code_verified [..], code_mixed [..]
     gaps, not_captured, stops, leftovers, gpus_still_used, restarts: lists, in order
     seal        {status, at, streams} once sealed and verified by the collector
 """
@@ -50,6 +50,8 @@ def empty() -> View:
         "data_changes": [],
         "engine": None,
         "code_changes": [],
+        "code_verified": [],
+        "code_mixed": [],
         "gaps": [],
         "not_captured": [],
         "stops": [],
@@ -176,6 +178,8 @@ _CHANGES = {
     protocol.DATA: _appends("data"),
     protocol.DATA_CHANGED: _appends("data_changes"),
     protocol.CODE_CHANGED: _appends("code_changes"),
+    protocol.CODE_VERIFIED: _appends("code_verified"),
+    protocol.CODE_MIXED: _appends("code_mixed"),
     protocol.ENGINE: _engine,
     protocol.GAP: _appends("gaps"),
     protocol.NOT_CAPTURED: _appends("not_captured"),

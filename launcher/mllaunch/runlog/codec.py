@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mllaunch.domain.image import Image, Lock
 from mllaunch.domain.job import JobSpec, Resources
-from mllaunch.domain.run import Run
+from mllaunch.domain.run import Parent, Run
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import Reason
 from mllaunch.errors import InternalError
@@ -39,7 +39,9 @@ def decode(text: str) -> Any:
 def encode_run(run: Run) -> str:
     spec = {**run.spec._asdict(), "resources": run.spec.resources._asdict()}
     image = run.image and {**run.image._asdict(), "lock": run.image.lock and run.image.lock._asdict()}
-    return encode({**run._asdict(), "spec": spec, "snapshot": run.snapshot._asdict(), "image": image})
+    parent = run.parent and run.parent._asdict()
+    values = {"spec": spec, "snapshot": run.snapshot._asdict(), "image": image, "parent": parent}
+    return encode({**run._asdict(), **values})
 
 
 def decode_run(text: str) -> Run:
@@ -54,6 +56,8 @@ def decode_run(text: str) -> Run:
         if image is not None:
             image["lock"] = image["lock"] and _make(Lock, image["lock"])
             document["image"] = _make(Image, image)
+        if document.get("parent") is not None:
+            document["parent"] = _make(Parent, document["parent"])
         return _make(Run, document)
     except (TypeError, KeyError) as error:
         raise _damaged(f"{error}: {text[:60]!r}") from error

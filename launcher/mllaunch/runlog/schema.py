@@ -79,5 +79,19 @@ _ARTIFACTS = (
     "CREATE INDEX artifact_run ON artifact (run)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ARTIFACTS)
+_LINEAGE = (
+    "ALTER TABLE artifact ADD COLUMN step INTEGER",
+    "ALTER TABLE run ADD COLUMN mixed INTEGER NOT NULL DEFAULT 0",
+    # What was asked for (resume); what only contents tell is found by joining artifacts.
+    """
+    CREATE TABLE child (
+        parent TEXT NOT NULL,
+        run    TEXT NOT NULL,
+        kind   TEXT NOT NULL,
+        PRIMARY KEY (parent, run)
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ARTIFACTS, _LINEAGE)
 VERSION = len(MIGRATIONS)

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from mllaunch.ports import AttemptRef, RunQuery
 
 _STATUS = (
-    "run.state, run.reason, run.exit_code, run.attempt, run.started_at, run.ended_at, run.waiting, run.seal"
+    "run.state, run.reason, run.exit_code, run.attempt, run.started_at, run.ended_at, run.waiting, run.seal,"
+    " run.mixed"
 )
 _ROW = f"run.id, run.name, run.project, run.command, run.submitted_at, run.tags, run.note, {_STATUS}"
+_ARTIFACT = "sha256, run, attempt, node, path, kind, size_bytes, step"
 _RECENT = 200  # names looked through for near misses
 _ARTIFACTS_AT_ONCE = 5000  # in one transaction: others wait for its end
 
@@ -140,29 +142,47 @@ class SqliteRunLog:
         while batch := list(islice(waiting, _ARTIFACTS_AT_ONCE)):
             with self._database.transaction() as writer:
                 writer.executemany(
-                    "INSERT OR IGNORE INTO artifact (sha256, run, attempt, node, kind, path, size_bytes)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO artifact (sha256, run, attempt, node, kind, path, size_bytes, step)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     [
                         (
                             *(bytes.fromhex(a.sha256), a.run_id, a.attempt, _text(a.node)),
-                            *(a.kind, _text(a.path), a.size_bytes),
+                            *(a.kind, _text(a.path), a.size_bytes, a.step),
                         )
                         for a in batch
                     ],
                 )
 
     def artifacts(self, sha256: str) -> list[Artifact]:
-        from mllaunch.domain.artifact import Artifact
-
         found = self._database.read(
-            "SELECT run, attempt, node, path, kind, size_bytes FROM artifact WHERE sha256 = ?"
-            " ORDER BY run, attempt, node, kind, path",
+            f"SELECT {_ARTIFACT} FROM artifact WHERE sha256 = ? ORDER BY run, attempt, node, kind, path",
             (bytes.fromhex(sha256),),
         )
-        return [
-            Artifact(sha256, run, int(number), _str(node), _str(path), kind, size)
-            for run, number, node, path, kind, size in found
-        ]
+        return [_artifact(row) for row in found]
+
+    def artifacts_of(self, run_id: str, kinds: tuple[str, ...]) -> list[Artifact]:
+        found = self._database.read(
+            f"SELECT {_ARTIFACT} FROM artifact INDEXED BY artifact_run WHERE run = ?"
+            f" AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY attempt, node, kind, path, sha256",
+            (_text(run_id), *kinds),
+        )
+        return [_artifact(row) for row in found]
+
+    def readers(self, run_id: str, written: tuple[str, ...], read: tuple[str, ...]) -> list[Artifact]:
+        marks = (", ".join("?" * len(written)), ", ".join("?" * len(read)))
+        columns = ", ".join(f"r.{name.strip()}" for name in _ARTIFACT.split(","))
+        found = self._database.read(
+            f"SELECT DISTINCT {columns} FROM artifact AS w INDEXED BY artifact_run CROSS JOIN artifact AS r"
+            f" ON r.sha256 = w.sha256 WHERE w.run = ? AND w.kind IN ({marks[0]}) AND w.size_bytes > 0"
+            f" AND r.kind IN ({marks[1]}) AND r.run <> w.run ORDER BY r.run, r.attempt, r.node, r.kind, r.path",
+            (_text(run_id), *written, *read),
+        )
+        return [_artifact(row) for row in found]
+
+    def children(self, run_id: str) -> list[tuple[str, str]]:
+        return self._database.read(
+            "SELECT run, kind FROM child WHERE parent = ? ORDER BY run", (_text(run_id),)
+        )
 
     def remove(self, run_id: str) -> None:
         with self._database.transaction() as writer:
@@ -181,6 +201,8 @@ class SqliteRunLog:
                 [(_text(tag), run.submitted_at, run_id) for tag in tags],
             )
             writer.execute("DELETE FROM artifact WHERE run = ?", (run_id,))
+            if run.parent is not None:
+                writer.execute("DELETE FROM child WHERE parent = ? AND run = ?", (run.parent.run_id, run_id))
             writer.execute("DELETE FROM view WHERE run = ?", (run_id,))
             writer.execute("DELETE FROM run WHERE id = ?", (run_id,))
 
@@ -212,13 +234,13 @@ class SqliteRunLog:
 
 _INSERT_RUN = f"""
 INSERT INTO run (id, name, project, command, submitted_at, tags, note, body,
-                 state, reason, exit_code, attempt, started_at, ended_at, waiting, seal)
-VALUES ({", ".join("?" * 16)})
+                 state, reason, exit_code, attempt, started_at, ended_at, waiting, seal, mixed)
+VALUES ({", ".join("?" * 17)})
 """
 
 _UPDATE_STATUS = """
 UPDATE run
-SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, seal = ?
+SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, seal = ?, mixed = ?
 WHERE id = ?
 """
 
@@ -239,6 +261,11 @@ def insert_run(writer: sqlite3.Connection, run: Run, status: RunStatus) -> None:
         [(_text(name), _text(value), run.submitted_at, run.id) for name, value in run.params],
     )
     _add_tags(writer, run.id, run.submitted_at, run.spec.tags)
+    if run.parent is not None:
+        writer.execute(
+            "INSERT OR IGNORE INTO child (parent, run, kind) VALUES (?, ?, ?)",
+            (run.parent.run_id, run.id, run.parent.kind),
+        )
 
 
 def command_line(spec: JobSpec) -> str:
@@ -295,8 +322,15 @@ def _run_row(row: tuple[Any, ...]) -> RunRow:
     )
 
 
+def _artifact(row: tuple[Any, ...]) -> Artifact:
+    from mllaunch.domain.artifact import Artifact
+
+    sha256, run, number, node, path, kind, size, step = row
+    return Artifact(sha256.hex(), run, int(number), _str(node), _str(path), kind, size, step)
+
+
 def _status(columns: Any) -> RunStatus:
-    state, reason, exit_code, attempt, started_at, ended_at, waiting, seal = columns
+    state, reason, exit_code, attempt, started_at, ended_at, waiting, seal, mixed = columns
     return RunStatus(
         State(state),
         codec.decode_reason(reason),
@@ -306,6 +340,7 @@ def _status(columns: Any) -> RunStatus:
         ended_at,
         _str_or_none(waiting),
         seal,
+        bool(mixed),
     )
 
 
@@ -319,6 +354,7 @@ def _status_values(status: RunStatus) -> tuple[object, ...]:
         status.ended_at,
         _text(status.waiting),
         status.seal,
+        int(status.mixed),
     )
 
 

@@ -121,6 +121,7 @@ class Collector(NamedTuple):
             view = views.damaged(view, protocol.EVENTS, covered + sound, len(data) - sound)
         if seal:
             self.code.preserve(run.snapshot)  # a sealed run needs the user's repository no more
+            self._keep_changes(run, {**self.log.views(run.id), (attempt.number, node): view})
             self._index_files(
                 attempt, node, view
             )  # before the view says "sealed", after which nobody looks again
@@ -157,12 +158,20 @@ class Collector(NamedTuple):
         return {"status": status, "at": seal["at"], "streams": streams}
 
     def _index_files(self, attempt: AttemptRef, node: str, view: views.View) -> None:
-        """Make what the attempt wrote, and the data it read, findable by content."""
+        """Make what the attempt wrote and read findable by content."""
         from mllaunch.domain.artifact import identified
         from mllaunch.usecases.provenance import json_lines
 
         written = json_lines(self.blobs, StreamRef(attempt.run_id, attempt.number, node, protocol.FILES))
-        self.log.add_artifacts(identified(*attempt, node, written, view["data"]))
+        traced = json_lines(self.blobs, StreamRef(attempt.run_id, attempt.number, node, protocol.TRACE))
+        self.log.add_artifacts(identified(*attempt, node, written, view["data"], traced))
+
+    def _keep_changes(self, run: Run, all_views: dict[tuple[int, str], views.View]) -> None:
+        """Keep what was changed in the code in mid-run beside the run's code."""
+        from mllaunch.usecases import changes
+        from mllaunch.usecases.provenance import traces
+
+        changes.keep(self.code, self.blobs, run, all_views, traces(self.blobs, run.id, list(all_views)))
 
     def _lost(self, ref: StreamRef, gap: dict[str, Any]) -> dict[str, Any]:
         """The part of a gap that was given up before it could be collected: it reads as zeros, to the gap's end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mllaunch.domain import provenance
+from mllaunch.domain import codeuse, provenance
 from mllaunch.domain.remarks import warnings
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.usage import usage
@@ -18,6 +18,7 @@ SCHEMA = "mllaunch.show/1"
 def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict[str, Any]:
     """What is known of a run now, shorter than its provenance. Keys may be added, never renamed."""
     recorded = gather(log, blobs, run, status)
+    changes = codeuse.changes(recorded.views, recorded.traced)
     newest = [(node, view) for (number, node), view in recorded.views.items() if number == status.attempt]
     written = [
         line for number, _, line in recorded.files if number == status.attempt and line["kind"] == "file"
@@ -28,7 +29,7 @@ def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict
         "run": provenance.run_part(recorded),
         "waiting": status.waiting,
         "command": provenance.command_part(run),
-        "code": provenance.code_part(run, recorded.views),
+        "code": provenance.code_part(recorded, changes),
         "image": run.image and {"reference": run.image.reference, "digest": run.image.digest},
         "places": [_place(node, view) for node, view in newest],
         "inputs": [{"path": path} for path in run.spec.data],
@@ -40,7 +41,8 @@ def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict
         "max_retries": run.spec.max_retries,
         "timeout_s": run.spec.timeout_s,
         "stops": [stop for _, view in newest for stop in view["stops"]],
-        "warnings": warnings(run, status, recorded.views),
+        "parent": run.parent and run.parent._asdict(),
+        "warnings": warnings(run, status, recorded.views, changes),
         "hints": hints(blobs, log, run, status),
         "not_captured": missing,
         "seal": provenance.seal_part(recorded),

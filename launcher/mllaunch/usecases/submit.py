@@ -116,7 +116,7 @@ def task_spec(
         "folder": place.folder,
         "argv": list(job.argv),
         "workdir": job.workdir,
-        "tree": None if job.in_place else tree,
+        "tree": tree,
         "in_place": root if job.in_place else None,
         "data": [_link(root, path) for path in job.data],
         "output": job.output,

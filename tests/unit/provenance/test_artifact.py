@@ -26,7 +26,7 @@ def test_a_digest_names_its_algorithm() -> None:
     assert digest(None) is None
 
 
-def test_only_what_was_read_whole_is_identified_and_a_folder_never_is() -> None:
+def test_only_what_was_read_whole_is_identified() -> None:
     torn = {**records.FILE, "path": "torn", "sha256": None}
     link = {"path": "link", "kind": "symlink", "sha256": None, "size_bytes": 3, "target": "x"}
     one = {**records.DATA, "path": "one.csv", "form": "file", "digest": "9" * 64}
@@ -41,5 +41,6 @@ def test_only_what_was_read_whole_is_identified_and_a_folder_never_is() -> None:
     )
     assert found == [
         Artifact("f" * 64, "run", 2, "node", "outputs/model.pt", "file", 700),
+        Artifact("d" * 64, "run", 2, "node", "data/train", "data", 1000),
         Artifact("9" * 64, "run", 2, "node", "one.csv", "data", 1000),
     ]

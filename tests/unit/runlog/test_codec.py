@@ -117,5 +117,5 @@ def test_a_format_that_changes_unnoticed_is_noticed_here() -> None:
         '"uncommitted":[],"branch":"main","repository":"/home/me/digits","git_dir":"/home/me/digits/.git",'
         '"remote":null,"ref":"refs/mllaunch/one"},'
         '"params":[],"submitted_at":"2026-11-21T00:00:00.001Z","submitted_by_user":"me",'
-        '"submitted_by_host":"laptop","redacted":[],"image":null}'
+        '"submitted_by_host":"laptop","redacted":[],"image":null,"parent":null}'
     )

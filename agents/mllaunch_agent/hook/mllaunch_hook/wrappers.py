@@ -4,17 +4,23 @@ A followed function does what it did, to the byte; what it returns and raises is
 """
 
 import functools
-import os
+import io
 
 import mllaunch_hook as hook
 
 _STEPS = ("step", "global_step", "iteration", "iter", "num_updates", "epoch")
 
 
+_UNNOTICED = (
+    hook._HERE + "/importlib_bootstrap"
+)  # frames of files so called do not count where a warning comes from
+
+
 def wrap(module):
     """Follow the functions of one module that has just been executed."""
     for name, read, write in _FUNCTIONS.get(module.__name__, ()):
-        _follow(module, name, read, write)
+        if not _follow_dispatched(module, name, read, write):
+            _follow(module, name, read, write)
     if module.__name__ == "torch":
         _follow(module, "from_file", "torch.from_file", None)
     elif module.__name__ == "torch.jit._script":
@@ -77,23 +83,41 @@ _PATH_ARGUMENTS = {
 def _follow(owner, name, read, write):
     """Replace a function by one that does the same and says so."""
     function = getattr(owner, name, None)
-    if function is None or hasattr(function, "__mllaunch__"):
-        return
+    if function is not None and not hasattr(function, "__mllaunch__"):
+        setattr(owner, name, _following(function, read, write))
 
+
+def _follow_dispatched(module, name, read, write):
+    """Likewise for a function of numpy's that types may override: they are given the very function they know."""
+    implementation = getattr(getattr(module, name, None), "_implementation", None)
+    dispatcher = getattr(module, "_%s_dispatcher" % name, None)
+    dispatch = getattr(module, "array_function_dispatch", None)
+    if implementation is None or dispatcher is None or dispatch is None:
+        return False
+    try:
+        setattr(module, name, dispatch(dispatcher, verify=False)(_following(implementation, read, write)))
+    except Exception:  # another numpy
+        return False
+    return True
+
+
+def _following(function, read, write):
     @functools.wraps(function)
     def followed(*args, **kwargs):
         path = _quietly(_path_of, read or write, args, kwargs)
         if path is not None and write:
             _quietly(hook.wrote, path)
         result = function(*args, **kwargs)
-        if path is not None and write:
-            _quietly(_saved, write, path, args, kwargs)
-        elif path is not None:
-            _quietly(_loaded, read, path)
+        if path is not None:
+            if write:
+                _quietly(_saved, write, path, args, kwargs)
+            else:
+                _quietly(_loaded, read, path)
         return result
 
+    followed.__code__ = followed.__code__.replace(co_filename=_UNNOTICED)
     followed.__mllaunch__ = True
-    setattr(owner, name, followed)
+    return followed
 
 
 def _quietly(function, *args):
@@ -108,36 +132,43 @@ def _quietly(function, *args):
 def _path_of(by, args, kwargs):
     """The absolute path that a call is about; None for a buffer or file without a name, or one of no interest."""
     position, keyword, _, _ = _PATH_ARGUMENTS[by]
-    given = kwargs.get(keyword)
-    if given is None and position is not None and position < len(args):
-        given = args[position]
+    given = _argument(args, kwargs, position, keyword)
     if given is None and by.startswith("torch.distributed"):
         storage = kwargs.get("storage_writer") or kwargs.get("storage_reader")
-        given = getattr(storage, "path", None)
-    if given is not None and not isinstance(given, (str, bytes, os.PathLike)):
-        given = getattr(given, "name", None)
-    if given is None or isinstance(given, int):
-        return None
-    path = hook._path(given)
-    if by in {"numpy.save", "numpy.savez"}:
-        suffix = ".npy" if by == "numpy.save" else ".npz"
-        is_name = isinstance(args[0] if args else kwargs.get("file"), (str, os.PathLike))
-        if path is not None and is_name and not path.endswith(suffix):
-            path += suffix
-    return path
+        given = vars(storage).get("path") if storage is not None else None
+    name = hook._name(given)
+    if name is None:
+        return hook._path(_name_of(given))
+    if by in _SUFFIXES and not name.endswith(_SUFFIXES[by]):
+        name += _SUFFIXES[by]
+    return hook._path(name)
+
+
+_SUFFIXES = {"numpy.save": ".npy", "numpy.savez": ".npz"}  # what is added to a name that has none
+
+
+def _argument(args, kwargs, position, keyword):
+    found = kwargs.get(keyword)
+    if found is None and position is not None and position < len(args):
+        found = args[position]
+    return found
+
+
+def _name_of(file):
+    """What a file is called that Python opened. No other object is asked: its answer would be code of the user's."""
+    if type(file).__module__ == "tempfile":
+        file = vars(file).get("file")
+    if type(file) in (io.BufferedWriter, io.BufferedReader, io.BufferedRandom):
+        file = file.raw
+    return file.name if type(file) is io.FileIO else None
 
 
 def _saved(by, path, args, kwargs):
-    step = None
+    _, _, position, keyword = _PATH_ARGUMENTS[by]
     if by == "numpy.savez":
         step = _step(kwargs)
     else:
-        _, _, position, keyword = _PATH_ARGUMENTS[by]
-        if keyword is not None:
-            value = kwargs.get(keyword)
-            if value is None and position < len(args):
-                value = args[position]
-            step = _step(value)
+        step = None if keyword is None else _step(_argument(args, kwargs, position, keyword))
     hook.record(b"S", by.encode(), b"" if step is None else b"%d" % step, hook._text(path))
 
 
@@ -153,9 +184,11 @@ def _step(value):
         found = value.get(name)
         if type(found) is int or (type(found).__module__ == "numpy" and getattr(found, "shape", None) == ()):
             try:
-                return int(found)
-            except (TypeError, ValueError):
+                number = int(found)
+            except (TypeError, ValueError, OverflowError):
                 continue
+            if abs(number) < 1 << 63:
+                return number
     return None
 
 
@@ -166,22 +199,24 @@ def _follow_file_class(file_class):
         return
 
     @functools.wraps(initialize)
-    def followed(self, name, mode="r", *args, **kwargs):
-        initialize(self, name, mode, *args, **kwargs)
-        _quietly(_opened_h5, name, mode)
+    def followed(self, *args, **kwargs):
+        _quietly(_opening_h5, args, kwargs)
+        initialize(self, *args, **kwargs)
 
+    followed.__code__ = followed.__code__.replace(co_filename=_UNNOTICED)
     followed.__mllaunch__ = True
     file_class.__init__ = followed
 
 
-def _opened_h5(name, mode):
-    if isinstance(name, (str, bytes, os.PathLike)):
-        path = hook._path(name)
-        if path is not None:
-            if mode != "r":
-                hook.wrote(path)
-            if mode in ("r", "r+", "a"):
-                hook._see(path)
+def _opening_h5(args, kwargs):
+    path = hook._path(_argument(args, kwargs, 0, "name"))
+    if path is None:
+        return
+    mode = _argument(args, kwargs, 1, "mode") or "r"
+    if mode in ("r", "r+", "a") and hook._exists(path):
+        hook._see(path)
+    if mode != "r":
+        hook.wrote(path)
 
 
 def _followed_class(real, by):
@@ -190,8 +225,7 @@ def _followed_class(real, by):
     class Meta(type):
         def __call__(cls, *args, **kwargs):
             made = real(*args, **kwargs)
-            path = args[0] if args else kwargs.get("filename")
-            _quietly(_opened_by, by, path)
+            _quietly(_opened_by, by, _argument(args, kwargs, 0, "filename"))
             return made
 
         def __instancecheck__(cls, instance):
@@ -203,6 +237,13 @@ def _followed_class(real, by):
         def __getattr__(cls, name):
             return getattr(real, name)
 
+        @property
+        def __signature__(cls):
+            from inspect import signature
+
+            return signature(real)
+
+    Meta.__call__.__code__ = Meta.__call__.__code__.replace(co_filename=_UNNOTICED)
     body = {"__module__": real.__module__, "__qualname__": real.__qualname__, "__doc__": real.__doc__}
     return Meta(real.__name__, (), body)
 

@@ -26,13 +26,12 @@ def command(run: str, dest: str, partial: bool) -> int:
 
     DIR must not exist, or be empty. Outputs are copied and checked against their digests on record.
     """
+    from mllaunch.cli import documents
     from mllaunch.cli.settling import settled
-    from mllaunch.domain.provenance import document
     from mllaunch.errors import UsageError
     from mllaunch.ports import AttemptRef
     from mllaunch.usecases.export import Export, export
     from mllaunch.usecases.outputs import listing
-    from mllaunch.usecases.provenance import gather
     from mllaunch.wiring import App
 
     app = App(os.environ, os.getcwd())
@@ -50,7 +49,7 @@ def command(run: str, dest: str, partial: bool) -> int:
         run=found,
         note=note,
         tags=tags,
-        provenance=document(gather(app.log, app.blobs, found, status)),
+        provenance=documents.provenance(app, found, status),
         files=files.files,
         folders=folders,
         run_info=_run_info(app, found, status, list(files.faults)),

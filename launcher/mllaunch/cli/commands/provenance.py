@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -32,20 +32,29 @@ def command(what: str, diff: bool, dot: bool, as_json: bool) -> int:
     if diff + dot + as_json > 1:
         raise UsageError("formats", "--diff, --dot and --json exclude each other")
     app = App(os.environ, os.getcwd())
+    form = _Form(as_json, dot, diff)
     digest = parse_digest(what)
     if digest is not None:
-        return _file(app, digest, None, as_json, diff or dot)
+        return _origin(app, digest, None, None, form)
     try:
         run, status = _run(app, what)
     except NotFound:
         if not os.path.lexists(what):
             raise
+        if os.path.isdir(what):
+            return _folder(app, what, form)
         sha256, size_bytes = _hashed(what)
-        return _file(app, sha256, size_bytes, as_json, diff or dot)
+        return _origin(app, sha256, size_bytes, _weights(what), form)
     if diff:
         return _diff(app, run)
     _show(app, run, status, as_json, dot)
     return 0
+
+
+class _Form(NamedTuple):
+    as_json: bool
+    dot: bool
+    diff: bool
 
 
 def _run(app: App, reference: str) -> tuple[Run, RunStatus]:
@@ -55,10 +64,9 @@ def _run(app: App, reference: str) -> tuple[Run, RunStatus]:
 
 
 def _show(app: App, run: Run, status: RunStatus, as_json: bool, dot: bool) -> None:
-    from mllaunch.domain.provenance import document
-    from mllaunch.usecases.provenance import gather
+    from mllaunch.cli.documents import provenance
 
-    found = document(gather(app.log, app.blobs, run, status))
+    found = provenance(app, run, status)
     if as_json:
         import json
 
@@ -74,36 +82,76 @@ def _show(app: App, run: Run, status: RunStatus, as_json: bool, dot: bool) -> No
 
 
 def _diff(app: App, run: Run) -> int:
-    """The uncommitted changes that were part of the run's code; changes during the run are not recorded yet."""
+    """The uncommitted changes that the run began with, then those made while it ran, in the order of time."""
     from mllaunch.capture import codestore
     from mllaunch.cli.patch import write
+    from mllaunch.domain.codeuse import changes
+    from mllaunch.domain.render import escape
+    from mllaunch.usecases.changes import keep
+    from mllaunch.usecases.provenance import traces
 
-    sys.stderr.write(f"{run.name}: changes during the run are not recorded by this version\n")
-    if not run.snapshot.dirty:
-        sys.stderr.write(f"{run.name}: the code was committed; there were no uncommitted changes\n")
-        return 0
     app.code.preserve(run.snapshot)  # done at the end of a run; one that still goes on may be asked for too
-    write(codestore.uncommitted(app.code.path, run.snapshot.commit), app.environ, run.name)
+    views = app.log.views(run.id)
+    traced = list(traces(app.blobs, run.id, list(views)))
+    kept = keep(app.code, app.blobs, run, views, traced)
+    parts = [codestore.uncommitted(app.code.path, run.snapshot.commit)]
+    seen = set()
+    for change in changes(views, traced):
+        patch = kept.patches.get((change.at, change.path))
+        shown = f"{escape(change.path)} at {change.at} on {change.node}, attempt {change.attempt}"
+        if patch is None:
+            sys.stderr.write(f"warning: what was changed in {shown} was not captured\n")
+        elif patch not in seen:
+            seen.add(patch)
+            parts.append(f"# {shown}; in use: {change.in_use}\n".encode() + patch)
+    if not any(parts):
+        sys.stderr.write(f"{run.name}: the code was committed, and nothing of it is known to have changed\n")
+        return 0
+    write(b"".join(parts), app.environ, run.name)
     return 0
 
 
-def _file(app: App, sha256: str, size_bytes: int | None, as_json: bool, other_form: bool) -> int:
+def _origin(app: App, sha256: str, size_bytes: int | None, weights: str | None, form: _Form) -> int:
     from mllaunch.errors import UsageError
-    from mllaunch.usecases.provenance import origin
+    from mllaunch.usecases.origin import origin
 
-    if other_form:
-        raise UsageError("formats", "--diff and --dot are for runs", hint="name the run that wrote the file")
+    if form.diff:
+        raise UsageError("formats", "--diff is for runs", hint="name the run that wrote the file")
     app.collector.collect_unsettled(events_only=False)
-    found = origin(app.log, sha256, size_bytes)
-    if as_json:
+    found = origin(app.log, sha256, size_bytes, weights)
+    if form.as_json:
         import json
 
         sys.stdout.write(json.dumps(found) + "\n")
+    elif form.dot:
+        from mllaunch.domain.dot import origin_graph
+
+        sys.stdout.write(origin_graph(found))
     else:
         from mllaunch.cli.origin_text import render
 
         sys.stdout.write(render(found, app.clock.now(), sys.stdout))
     return 0
+
+
+def _folder(app: App, path: str, form: _Form) -> int:
+    """A folder: a checkpoint of many files, or data, by the digest of all of them."""
+    from mllaunch.usecases.folders import digests
+
+    found = list(digests(path))
+    known = next((pair for pair in found if app.log.artifacts(pair[0])), found[0])
+    return _origin(app, *known, None, form)
+
+
+def _weights(path: str) -> str | None:
+    """The digest of the weights in a file, which the same weights have in another file."""
+    from mllaunch_agent import weights
+
+    try:
+        found = weights.read(path)
+    except OSError:
+        return None
+    return found.digest if found else None
 
 
 def _hashed(path: str) -> tuple[str, int]:
