@@ -6,12 +6,13 @@ death of the agent nor that of the engine can lose or hold up a byte. An image w
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mllaunch_agent import tracing
 from mllaunch_agent.protocol import ContainerSpec, TaskPlace, TaskSpec
 
 __all__ = [
+    "CHECKPOINT",
     "ENGINE",
     "FILES",
     "HOOK",
@@ -22,6 +23,7 @@ __all__ = [
     "TRACE",
     "Host",
     "Manner",
+    "checkpoint",
     "labels",
     "mounts",
     "name",
@@ -35,6 +37,7 @@ PROBE_LABEL = "mllaunch.probe"  # of containers that only ask an image something
 FILES, ENGINE = "files", "engine"  # where a container prints to
 _OURS = "/.mllaunch"
 TRACE = _OURS + "/trace"  # where the task's processes leave their notes
+CHECKPOINT = _OURS + "/checkpoint"  # the folder of the checkpoint that it starts from
 HOOK = _OURS + "/hook"  # what rides inside of them
 NO_GPU = (
     "GPUs were asked for, and the container has none: is the NVIDIA container toolkit installed on this node?"
@@ -106,6 +109,12 @@ def labels(spec: TaskSpec, rank: int, gpus: Sequence[str], output: str) -> Dict[
 def workdir(spec: TaskSpec, container: ContainerSpec) -> str:
     """The folder that the task starts in, as it sees it."""
     return container["workspace"] + ("/" + spec["workdir"] if spec["workdir"] else "")
+
+
+def checkpoint(spec: TaskSpec) -> Optional[Tuple[str, str]]:
+    """What the task starts from, as it sees it: ("resume" or "weights", path)."""
+    wanted = spec.get("checkpoint")
+    return None if wanted is None else (wanted["kind"], "%s/%s" % (CHECKPOINT, wanted["name"]))
 
 
 def request(
@@ -197,6 +206,9 @@ def mounts(spec: TaskSpec, container: ContainerSpec, rank: int, output: str) -> 
         for stream in ("stdout", "stderr"):
             source = "%s/streams/%s.%d" % (spec["folder"], stream, rank)
             found.append(_mount(source, "%s/%s" % (_OURS, stream), True))
+    wanted = spec.get("checkpoint")
+    if wanted is not None:
+        found.append(_mount("%s/checkpoint" % spec["folder"], CHECKPOINT, False))
     found.append(_mount("%s/trace" % spec["folder"], TRACE, True))
     found.append(_mount(tracing.HOOK, HOOK, False))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, NamedTuple, Optional, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 from mllaunch_agent.protocol import TaskPlace, TaskSpec
 
@@ -12,18 +12,23 @@ AGENT_MARK = (
 )
 
 
-class Tracing(NamedTuple):
-    """How a task's processes note what they do. trace: the folder for the notes; hook: what goes on PYTHONPATH; code:
-    the root of the checkout; all as the task sees them. python_path: what PYTHONPATH was without us, or None."""
+_CHECKPOINTS = {"resume": "MLLAUNCH_RESUME_FROM", "weights": "MLLAUNCH_INIT_WEIGHTS"}
+
+
+class Inside(NamedTuple):
+    """What a task finds around it, as it sees it. trace: the folder for its processes' notes; hook: what goes on
+    PYTHONPATH; code: the root of the checkout. python_path: what PYTHONPATH was without us, or None. checkpoint: what
+    it starts from: ("resume" or "weights", path)."""
 
     trace: str
     hook: str
     code: str
     python_path: Optional[str]
+    checkpoint: Optional[Tuple[str, str]] = None
 
 
 def task_environment(
-    spec: TaskSpec, place: TaskPlace, gpus: Sequence[str], master_port: int, cwd: str, tracing: Tracing
+    spec: TaskSpec, place: TaskPlace, gpus: Sequence[str], master_port: int, cwd: str, inside: Inside
 ) -> Dict[str, str]:
     """The complete environment of one task: what the submitter gave, then what mllaunch and torchrun define."""
     local = len(spec["tasks"])
@@ -32,17 +37,21 @@ def task_environment(
     # who sets these to something else has the last word.
     environment.setdefault("PYTHONUNBUFFERED", "1")
     environment.setdefault("PYTHONDONTWRITEBYTECODE", "1")
-    python_path = environment.get("PYTHONPATH", tracing.python_path)
+    python_path = environment.get("PYTHONPATH", inside.python_path)
     # First, because the first sitecustomize is the one that is run; it then runs the user's own.
-    environment["PYTHONPATH"] = tracing.hook + (os.pathsep + python_path if python_path else "")
+    environment["PYTHONPATH"] = inside.hook + (os.pathsep + python_path if python_path else "")
+    for name in _CHECKPOINTS.values():
+        environment.pop(name, None)  # that of a run which has started this one
+    if inside.checkpoint is not None:
+        environment[_CHECKPOINTS[inside.checkpoint[0]]] = inside.checkpoint[1]
     environment.update(
         {
             "MLLAUNCH_RUN_ID": spec["run_id"],
             "MLLAUNCH_RUN_NAME": spec["run_name"],
             "MLLAUNCH_ATTEMPT": str(spec["attempt"]),
             "MLLAUNCH_OUTPUT_DIR": os.path.join(cwd, spec["output"]),
-            "MLLAUNCH_TRACE": tracing.trace,
-            "MLLAUNCH_CODE": tracing.code,
+            "MLLAUNCH_TRACE": inside.trace,
+            "MLLAUNCH_CODE": inside.code,
             "RANK": str(place["rank"]),
             "LOCAL_RANK": str(place["local_rank"]),
             "NODE_RANK": str(spec["node_rank"]),

@@ -80,6 +80,19 @@ class ContainerSpec(TypedDict):
     cpus: Optional[int]  # likewise
 
 
+class Checkpoint(TypedDict):
+    """A checkpoint that a run starts from."""
+
+    kind: str  # "resume" or "weights"
+    name: str  # of the file or folder
+    source: str  # where it lies, absolute
+    path: str  # what stands for it in argv, if anything
+    sha256: str  # of the file; of a folder as weights.folder_digest
+    verified: Optional[
+        List[List[int]]
+    ]  # checkpoint.keys of the source when its digest was verified; None: it was not
+
+
 class TaskSpec(TypedDict):
     """Everything a node needs to run its share of one attempt; one JSON line on the agent's stdin."""
 
@@ -112,6 +125,7 @@ class TaskSpec(TypedDict):
     cache: str  # folder of this user for what may be forgotten
     lease_dir: Optional[str]  # None: the node's own
     container: Optional[ContainerSpec]  # None: tasks are processes on the node
+    checkpoint: Optional[Checkpoint]  # what the run starts from; None: from nothing
 
 
 class TaskRecord(TypedDict):

@@ -22,7 +22,7 @@ from mllaunch_agent import (
     tracing,
 )
 from mllaunch_agent.engine import Engine, EngineError, EngineGone
-from mllaunch_agent.environment import Tracing, task_environment
+from mllaunch_agent.environment import Inside, task_environment
 from mllaunch_agent.family import is_running
 from mllaunch_agent.probes import NotCaptured, processes
 from mllaunch_agent.runtimes import Say, ShimMain
@@ -69,6 +69,11 @@ class DockerRuntime:
         _refuse_foreign(version, image)
         os.makedirs(os.path.join(spec["folder"], "work", spec["workdir"], spec["output"]), exist_ok=True)
         tracing.prepare(spec["folder"])
+        wanted = spec.get("checkpoint")
+        if wanted is not None:
+            from mllaunch_agent import checkpoint
+
+            checkpoint.bring(spec["folder"], wanted)
         self._python_path = _variable(image, "PYTHONPATH")
         parts: List[Dict[str, Any]] = version.get("Components") or [{}]
         supervisor.events.write(
@@ -121,8 +126,14 @@ class DockerRuntime:
         supervisor, spec = self._supervisor, self._spec
         gpus = supervisor.gpus()
         cwd = container.workdir(spec, self._container)
-        notes = Tracing(container.TRACE, container.HOOK, self._container["workspace"], self._python_path)
-        environment = task_environment(spec, place, gpus, supervisor.port, cwd, notes)
+        inside = Inside(
+            container.TRACE,
+            container.HOOK,
+            self._container["workspace"],
+            self._python_path,
+            container.checkpoint(spec),
+        )
+        environment = task_environment(spec, place, gpus, supervisor.port, cwd, inside)
         host = self._host()
 
         def request(manner: container.Manner) -> Dict[str, Any]:

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from mllaunch_agent import pidfd, protocol, shim, system, tracing, workdir
-from mllaunch_agent.environment import AGENT_MARK, Tracing, task_environment
+from mllaunch_agent.environment import AGENT_MARK, Inside, task_environment
 from mllaunch_agent.family import Family, is_running, make_cgroup
 from mllaunch_agent.probes import NotCaptured, processes
 from mllaunch_agent.runtimes import Say, ShimMain
@@ -36,6 +36,14 @@ def work_path(spec: protocol.TaskSpec) -> str:
     return os.path.join(root_path(spec), spec["workdir"]) if spec["workdir"] else root_path(spec)
 
 
+def _bring_checkpoint(spec: protocol.TaskSpec) -> None:
+    wanted = spec.get("checkpoint")
+    if wanted is not None:
+        from mllaunch_agent import checkpoint
+
+        checkpoint.bring(spec["folder"], wanted)
+
+
 class ProcessRuntime:
     def __init__(self, supervisor: "Supervisor") -> None:
         self._supervisor = supervisor
@@ -58,6 +66,7 @@ class ProcessRuntime:
             workdir.link_data(os.path.join(spec["folder"], "work"), spec["data"])
         os.makedirs(os.path.join(cwd, spec["output"]), exist_ok=True)
         tracing.prepare(spec["folder"])
+        _bring_checkpoint(spec)
         port = self._supervisor.port
         self._supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method, master_port=port)
         self._join_cgroup()
@@ -73,14 +82,21 @@ class ProcessRuntime:
     def shim(self, place: protocol.TaskPlace) -> ShimMain:
         supervisor = self._supervisor
         cwd = work_path(self._spec)
-        notes = Tracing(tracing.folder_of(self._folder), tracing.HOOK, root_path(self._spec), None)
+        checkpoint = self._spec.get("checkpoint")
+        argv = self._spec["argv"]
+        given = None
+        if checkpoint is not None:
+            path = os.path.join(self._folder, "checkpoint", checkpoint["name"])
+            given = (checkpoint["kind"], path)
+            argv = [word.replace(checkpoint["path"], path) for word in argv]
+        inside = Inside(tracing.folder_of(self._folder), tracing.HOOK, root_path(self._spec), None, given)
         gpus = supervisor.lease.uuids if supervisor.lease else ()
         launch = shim.Launch(
             self._folder,
             place["rank"],
-            self._spec["argv"],
+            argv,
             cwd,
-            task_environment(self._spec, place, gpus, supervisor.port, cwd, notes),
+            task_environment(self._spec, place, gpus, supervisor.port, cwd, inside),
             tuple(supervisor.lease.fds) if supervisor.lease else (),
             self._family.cgroup,
         )

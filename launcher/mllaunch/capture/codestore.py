@@ -27,7 +27,18 @@ from mllaunch.capture.submodules import locator
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.errors import NotFound, UsageError
 
-__all__ = ["checkout", "forget", "preserve", "prune", "repository", "uncommitted", "unlock", "writing"]
+__all__ = [
+    "changed",
+    "checkout",
+    "forget",
+    "has_submodules",
+    "preserve",
+    "prune",
+    "repository",
+    "uncommitted",
+    "unlock",
+    "writing",
+]
 
 _RECENT = 16  # refs whose commits a new one is compared with
 
@@ -99,6 +110,29 @@ def uncommitted(code_git: str, commit: str) -> bytes:
     plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--ignore-submodules=none")
     form = ("-r", "-p", "--binary", "--full-index", "--submodule=short", "--src-prefix=a/", "--dst-prefix=b/")
     return store.run("diff-tree", *form, *plain, "--end-of-options", found[0], commit)
+
+
+def changed(code_git: str, before: str, after: str) -> list[str]:
+    """In words, which files differ between two preserved commits: ``train.py +3 -1``"""
+    store = repository(code_git, after)
+    form = ("-r", "-z", "--numstat", "--no-renames", "--no-ext-diff", "--no-textconv")
+    output = store.run("diff-tree", *form, "--end-of-options", before, after)
+    found = []
+    for record in output.split(b"\0"):
+        if record:
+            added, removed, path = record.split(b"\t", 2)
+            lines = "binary" if added == b"-" else f"+{added.decode()} -{removed.decode()}"
+            found.append(f"{os.fsdecode(path)} {lines}")
+    return found
+
+
+def has_submodules(code_git: str, commit: str) -> bool:
+    """Whether a preserved commit has submodules. NotFound when it is not stored here."""
+    store = repository(code_git, commit)
+    if not _has(store, commit):
+        raise NotFound("no-such-code", f"the code of commit {shown(commit)} is not stored here")
+    listed = store.run("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", commit)
+    return any(record.startswith(b"160000") for record in listed.split(b"\0"))
 
 
 def forget(code_git: str, commit: str) -> None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "init": "Write a configuration, or a ready example.",
     "submit": "Start a run and return.",
     "run": "Start a run, follow it, and exit with its code.",
+    "resume": "Go on from a run's checkpoint, or begin anew from its weights.",
     "stop": "End a run.",
     "ps": "List runs.",
     "show": "Show one run.",

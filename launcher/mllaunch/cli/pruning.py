@@ -130,7 +130,7 @@ def sweep(app: App) -> None:
 
 def _forget(app: App, runs: list[Run]) -> list[str]:
     """Remove all that is known of runs. The run log's row goes last: while it is there, this can be repeated."""
-    from mllaunch.capture import codestore
+    from mllaunch.capture import codechanges, codestore
     from mllaunch.capture.git import GitFailed
 
     gone = {run.id for run in runs}
@@ -138,6 +138,7 @@ def _forget(app: App, runs: list[Run]) -> list[str]:
     notes = []
     for run in runs:
         app.blobs.remove(run.id)
+        codechanges.forget(app.code.path, run.snapshot.commit, run.id)
         if not any(other.snapshot.commit == run.snapshot.commit for other in staying):
             try:
                 codestore.forget(app.code.path, run.snapshot.commit)

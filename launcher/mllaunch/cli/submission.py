@@ -16,11 +16,13 @@ from mllaunch.errors import UsageError
 
 if TYPE_CHECKING:
     from mllaunch.config import Config
-    from mllaunch.domain.run import Run
+    from mllaunch.domain.job import JobSpec
+    from mllaunch.domain.run import Parent, Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.usecases.plan import Plan
     from mllaunch.usecases.runtime import Choice
     from mllaunch.wiring import App
+    from mllaunch_agent.protocol import Checkpoint
 
 _PLACEMENT_S = 1.0
 # The options by what they hold when they are not given.
@@ -66,8 +68,11 @@ def submit_and_return(early: Any, asked: dict[str, Any], *, wait: bool = False, 
 
     app = App(os.environ, os.getcwd(), early.agent if early else None)
     submitted = submit(app, early, asked)
-    if submitted is None:
-        return 0
+    return 0 if submitted is None else announce(app, submitted, asked, wait=wait, follow=follow)
+
+
+def announce(app: App, submitted: Submitted, asked: dict[str, Any], *, wait: bool, follow: bool) -> int:
+    """Say that it has started, and follow it if that was asked for; the exit code."""
     if asked["as_json"]:
         _print_document(submitted)
     else:
@@ -101,54 +106,79 @@ def _print_document(submitted: Submitted) -> None:
     print(json.dumps(document(submitted)), flush=True)
 
 
+class Launchable(NamedTuple):
+    """Everything that was decided about a run that is to be started. job: as typed, with nothing masked.
+
+    python: the interpreter, where the run is a Python script. parent, checkpoint: what it starts from, if anything.
+    """
+
+    job: JobSpec
+    snapshot: Snapshot
+    config: Config
+    choice: Choice
+    python: str | None
+    parent: Parent | None = None
+    checkpoint: Checkpoint | None = None
+
+
 def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     """From the command line to a started run; None after --dry-run."""
+    prepared = _prepare(app, early, asked)
+    plan = prepared.plan
+    what = Launchable(plan.job, prepared.snapshot, prepared.config, prepared.choice, plan.python)
+    return launch(app, what, make_run(app, what, asked["name"]), asked)
+
+
+def make_run(app: App, what: Launchable, name: str | None) -> Run:
+    """The run as it will be recorded. UsageError if the machine can never give what it asks for."""
+    from mllaunch.usecases import submit as usecase
+
+    app.scheduler.check(what.job.resources)
+    run = usecase.make_run(what.job, what.snapshot, _submitter(app), app.environ, app.ids, app.clock)
+    return run._replace(name=_valid_name(name) if name else run.name, parent=what.parent)
+
+
+def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submitted | None:
+    """Make what the run needs, record it, start it; None after --dry-run."""
     from mllaunch.capture import snapshot as snapshots
     from mllaunch.usecases import submit as usecase
 
-    prepared = _prepare(app, early, asked)
-    snapshot, plan, config = prepared.snapshot, prepared.plan, prepared.config
-    app.scheduler.check(plan.job.resources)
-    run = usecase.make_run(plan.job, snapshot, _submitter(app), app.environ, app.ids, app.clock)
-    if asked["name"]:
-        run = run._replace(name=_valid_name(asked["name"]))
+    job, snapshot, config, engine = what.job, what.snapshot, what.config, what.choice.engine
     if asked["dry_run"]:
         from mllaunch.cli import dryrun
 
         image = None
-        if prepared.choice.engine is not None:
+        if engine is not None:
             from mllaunch.cli import imaging
 
-            image = imaging.planned(app, config, snapshot, plan.job)
-        dryrun.show(run, plan.job, image, as_json=asked["as_json"])
+            image = imaging.planned(app, config, snapshot, job)
+        dryrun.show(run, job, image, as_json=asked["as_json"])
         return None
     say = _Progress(asked["as_json"])
-    say.code(snapshot, plan.job.in_place)
+    say.code(snapshot, job.in_place)
     attempt = usecase.attempt(run)
     tree = container = None
-    if prepared.choice.engine is not None:
+    if engine is not None:
         from mllaunch.cli import imaging
 
         with _faults_of(app.home):
-            made = imaging.ensure(
-                app, config, snapshot, plan.job.project, plan.job.workdir, quiet=asked["as_json"]
-            )
+            made = imaging.ensure(app, config, snapshot, job.project, job.workdir, quiet=asked["as_json"])
         run = run._replace(image=made)
-        socket = prepared.choice.engine.socket
-        container = usecase.container_spec(config.container, made, socket, plan.job.resources)
+        container = usecase.container_spec(config.container, made, engine.socket, job.resources)
     else:
-        say.process(prepared.choice.why)
+        say.process(what.choice.why)
         with _faults_of(app.home):
-            tree = _kept_tree(app, snapshot, plan.job.in_place)
+            tree = _kept_tree(app, snapshot, job.in_place)
     # Locked before others can see the run, and take it for an abandoned one.
     with _faults_of(app.home), app.scheduler.submitting(attempt):
         run = usecase.add(app.log, run, app.ids, asked["name"])
         place = usecase.Place(
             app.node, app.scheduler.folder(attempt), app.cache, app.lease_dir, app.import_path
         )
-        spec = usecase.task_spec(run, plan.job, tree, place, app.environ, plan.python, container)
+        spec = usecase.task_spec(run, job, tree, place, app.environ, what.python, container, what.checkpoint)
         usecase.start(app.log, app.scheduler, run, spec)
-    snapshots.pin(snapshot)
+    if snapshot.git_dir != app.code.path:  # whose commits are kept there anyway
+        snapshots.pin(snapshot)
     placement = _placement(app, run)
     say.placed(run, placement)
     app.follow_detached()  # last: its start would take the processor from the task's

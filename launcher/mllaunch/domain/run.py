@@ -13,7 +13,9 @@ from mllaunch.domain.state import Reason, State
 class Parent(NamedTuple):
     """The run that this one was started from. kind: "resume" (goes on from a checkpoint) or "weights" (begins anew
     from its weights). path, attempt, step, sha256: of the checkpoint; of a folder the digest of its files.
-    differences: of parameters, (name, the parent's value or None, the new one or None). commit: the parent's."""
+    commit: the parent's. differences: of parameters, (name, the parent's value or None, the new one or None). files:
+    of the code that are not the parent's. args: those arguments that name the checkpoint.
+    """
 
     run_id: str
     run_name: str
@@ -24,6 +26,8 @@ class Parent(NamedTuple):
     sha256: str
     commit: str
     differences: tuple[tuple[str, str | None, str | None], ...] = ()
+    files: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
 
 
 class Run(NamedTuple):

@@ -16,7 +16,7 @@ from mllaunch.ports import AttemptRef, Clock, Ids, RunLog, Scheduler
 from mllaunch_agent import PROTOCOL_VERSION, redaction
 
 if TYPE_CHECKING:
-    from mllaunch_agent.protocol import ContainerSpec, DataLink, TaskSpec
+    from mllaunch_agent.protocol import Checkpoint, ContainerSpec, DataLink, TaskSpec
 
 _NAME_TRIES = 20
 
@@ -99,6 +99,7 @@ def task_spec(
     environ: Mapping[str, str],
     python: str | None,
     container: ContainerSpec | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TaskSpec:
     """What the node's agent is told. job is the request as typed, with nothing masked."""
     tasks = job.resources.tasks_per_node
@@ -135,6 +136,7 @@ def task_spec(
         "cache": place.cache,
         "lease_dir": place.lease_dir,
         "container": container,
+        "checkpoint": checkpoint,
     }
 
 

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from mllaunch_agent.environment import AGENT_MARK, Tracing, task_environment
+from mllaunch_agent.environment import AGENT_MARK, Inside, task_environment
 from mllaunch_agent.protocol import TaskPlace, TaskSpec
 from tests.unit.agent_core.specs import spec
 
 
 def made(task: TaskSpec, rank: int = 0, gpus: tuple[str, ...] = ()) -> dict[str, str]:
     place: TaskPlace = {"rank": rank, "local_rank": rank}
-    return task_environment(task, place, gpus, 29500, "/work", Tracing("/trace", "/hook", "/work", None))
+    return task_environment(task, place, gpus, 29500, "/work", Inside("/trace", "/hook", "/work", None))
 
 
 def test_the_users_variables_come_first_and_ours_define_the_place() -> None:

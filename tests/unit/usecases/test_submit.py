@@ -102,10 +102,10 @@ def test_the_task_is_told_its_place_and_limits() -> None:
     assert (spec["tree"], spec["in_place"]) == ("/tree", None)
 
 
-def test_a_run_in_place_has_no_checkout() -> None:
+def test_a_run_in_place_is_compared_with_the_kept_tree_and_has_no_checkout() -> None:
     asked = job(in_place=True)
     spec = task_spec(made(asked), asked)
-    assert (spec["tree"], spec["in_place"]) == (None, "/repo")
+    assert (spec["tree"], spec["in_place"]) == ("/tree", "/repo")
 
 
 def test_a_name_that_is_taken_is_replaced_unless_it_was_chosen() -> None:

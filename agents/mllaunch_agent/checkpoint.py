@@ -1,0 +1,93 @@
+"""The checkpoint that a run starts from: brought into the attempt's own folder, and verified by its digest there.
+
+So the run that wrote it can be cleared away meanwhile, and what the task is given is what was asked for, or nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from typing import List, Optional
+
+from mllaunch_agent import hashing, treecopy, weights
+from mllaunch_agent.protocol import Checkpoint
+
+__all__ = ["CheckpointError", "bring", "digest_of", "place"]
+
+# Above this size a hard link takes the place of a copy, where the file system allows it: a task that writes into the
+# file it was given would then change its parent's, but copying tens of gigabytes holds up every start.
+_COPIED_BYTES = 256 << 20
+
+
+class CheckpointError(OSError):
+    """It is not there, or not what was asked for."""
+
+
+def place(folder: str, checkpoint: Checkpoint) -> str:
+    """Where the checkpoint lies in an attempt's folder."""
+    return os.path.join(folder, "checkpoint", checkpoint["name"])
+
+
+def bring(folder: str, checkpoint: Checkpoint) -> str:
+    """Bring it into the attempt's folder, verified; its path there. Safe to repeat. Raises OSError."""
+    target = place(folder, checkpoint)
+    if os.path.lexists(target):
+        return target
+    source = checkpoint["source"]
+    if not os.path.exists(source):
+        raise CheckpointError("the checkpoint %s is gone" % source)
+    known = checkpoint["verified"]
+    is_known = known is not None and known == keys(source)
+    temporary = target + ".tmp"
+    shutil.rmtree(os.path.dirname(target), ignore_errors=True)
+    os.makedirs(os.path.dirname(target), mode=0o700)
+    if os.path.isdir(source):
+        for path in files_in(source):
+            os.makedirs(os.path.dirname(os.path.join(temporary, path)), exist_ok=True)
+            _give(os.path.join(source, path), os.path.join(temporary, path))
+    else:
+        _give(source, temporary)
+    if not is_known and digest_of(temporary) != checkpoint["sha256"]:
+        raise CheckpointError("the checkpoint %s is not what it was: its digest differs" % source)
+    os.rename(temporary, target)
+    return target
+
+
+def _give(source: str, target: str) -> None:
+    if os.stat(source).st_size > _COPIED_BYTES:
+        try:
+            os.link(os.path.realpath(source), target)
+            return
+        except OSError:
+            pass  # on another file system
+    treecopy.copy_one(os.path.realpath(source), target)
+
+
+def files_in(folder: str) -> List[str]:
+    """The regular files of a folder, relative to it."""
+    found = []
+    for entry in hashing.walk(os.fsencode(folder)):
+        if entry.info is not None and stat.S_ISREG(entry.info.st_mode):
+            found.append(os.fsdecode(entry.path))
+    return found
+
+
+def digest_of(path: str) -> Optional[str]:
+    """The digest of a file, or of a folder that is one checkpoint; None if a file of it cannot be read whole."""
+    if not os.path.isdir(path):
+        return hashing.sha256_of(os.fsencode(os.path.realpath(path))).sha256
+    rows = []
+    for name in files_in(path):
+        hashed = hashing.sha256_of(os.fsencode(os.path.join(path, name)))
+        if hashed.info is None or hashed.sha256 is None:
+            return None
+        rows.append((hashing.text(os.fsencode(name)), hashed.info.st_size, hashed.sha256))
+    return weights.folder_digest(rows)
+
+
+def keys(path: str) -> List[List[int]]:
+    """What changes whenever the content does: of the file, or of each file in the folder."""
+    if not os.path.isdir(path):
+        return [list(hashing.key_of(os.stat(path)))]
+    return [list(hashing.key_of(os.stat(os.path.join(path, name)))) for name in files_in(path)]

@@ -1,0 +1,240 @@
+"""`resume`: from a run that was to a new one that starts from its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mllaunch.cli.submission import Launchable, Submitted, launch, make_run
+from mllaunch.errors import MllaunchError, NotFound
+from mllaunch.usecases import resume as rules
+
+if TYPE_CHECKING:
+    from mllaunch.domain.run import Parent, Run, RunStatus
+    from mllaunch.domain.snapshot import Snapshot
+    from mllaunch.usecases.runtime import Choice
+    from mllaunch.wiring import App
+    from mllaunch_agent.protocol import Checkpoint
+
+_LISTED = 20
+
+
+def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
+    """From the command line to a started run; None after --dry-run."""
+    from mllaunch.cli.settling import settled
+
+    parent, status = settled(app, reference)
+    kind = rules.kind_of(asked["from_weights"])
+    rules.check_may_resume(parent, status, kind)
+    document = _document(app, parent, status)
+    found, passed = rules.choose(
+        parent,
+        rules.candidates(document["outputs"]),
+        asked["step"],
+        lambda candidate: _verified(app, parent, candidate),
+    )
+    is_same = (asked["code"] or ("current" if asked["from_weights"] else "same")) == "same"
+    snapshot, root = _same_code(app, parent) if is_same else _current_code(app, parent, asked)
+    config = app.config(root, {"runtime": parent.spec.runtime, "project": parent.spec.project})
+    run_id = app.ids.run_id()
+    checkpoint = _checkpoint(app, run_id, parent, found, kind)
+    template = config.weights_args if asked["from_weights"] else config.resume_args
+    args, own = rules.arguments(parent, template, checkpoint["path"], asked["extra"])
+    params = rules.params_of(parent, own, asked["extra"])
+    edge = rules.parent_of(
+        parent,
+        kind,
+        found.candidate,
+        own,
+        rules.differences(parent, params, own),
+        () if is_same else _changed_files(app, parent, snapshot),
+    )
+    environment = rules.environment_of(parent, _variables(asked["env"]), app.environ)
+    job = rules.job_of(parent, args, environment, **_wishes(parent, asked))
+    python = job.argv[0] if job.script is not None else None
+    what = Launchable(job, snapshot, config, _runtime(app, parent), python, edge, checkpoint)
+    run = make_run(app, what, asked["name"])._replace(id=run_id, params=params)
+    if not asked["as_json"]:
+        _say(edge, passed, document)
+    return launch(app, what, run, asked)
+
+
+def _document(app: App, run: Run, status: RunStatus) -> dict[str, Any]:
+    from mllaunch.domain.provenance import document
+    from mllaunch.usecases.provenance import gather
+
+    return document(gather(app.log, app.blobs, run, status))
+
+
+# --- the checkpoint ---------------------------------------------------------------------------------------------
+
+
+def _verified(app: App, run: Run, candidate: rules.Candidate) -> rules.Found | str:
+    """Where the checkpoint lies here, once all of it was read; or what is wrong with it."""
+    from mllaunch.ports import AttemptRef
+    from mllaunch_agent import checkpoint
+
+    if run.spec.in_place:
+        work = run.snapshot.repository
+    else:
+        work = os.path.join(app.scheduler.folder(AttemptRef(run.id, candidate.attempt)), "work")
+    place = os.path.join(work, candidate.path)  # one that was written elsewhere has an absolute path
+    try:
+        keys = checkpoint.keys(place)
+        if not os.path.isdir(place) and os.stat(place).st_size != candidate.size_bytes:
+            return f"{os.stat(place).st_size} bytes are there of {candidate.size_bytes}"
+        if checkpoint.digest_of(place) != candidate.sha256:
+            return "its bytes are not those that the run wrote"
+        return (
+            rules.Found(candidate, place, keys) if checkpoint.keys(place) == keys else "it is being changed"
+        )
+    except FileNotFoundError:
+        return "it is not there any more"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+def _checkpoint(app: App, run_id: str, parent: Run, found: rules.Found, kind: str) -> Checkpoint:
+    from mllaunch.ports import AttemptRef
+    from mllaunch.usecases.runtime import DOCKER
+    from mllaunch_agent.container import CHECKPOINT
+
+    name = rules.name_of(found.candidate)
+    if parent.spec.runtime == DOCKER:
+        path = f"{CHECKPOINT}/{name}"
+    else:
+        path = os.path.join(app.scheduler.folder(AttemptRef(run_id, 1)), "checkpoint", name)
+    return {
+        "kind": kind,
+        "name": name,
+        "source": found.place,
+        "path": path,
+        "sha256": found.candidate.sha256 or "",
+        "verified": found.verified,
+    }
+
+
+# --- the code ---------------------------------------------------------------------------------------------------
+
+
+def _same_code(app: App, parent: Run) -> tuple[Snapshot, str | None]:
+    """The parent's snapshot, from the user's repository or else from the run log; and the folder of its files."""
+    from mllaunch.capture import codestore, trees
+    from mllaunch.capture.git import GitFailed
+
+    snapshot = parent.snapshot
+    if parent.spec.in_place:
+        raise MllaunchError(
+            "in_place",
+            f"{parent.name} worked in the working tree itself, so its code may have been another than its commit",
+            hint="mllaunch resume --code current",
+        )
+    try:
+        return snapshot, trees.ensure(app.trees, snapshot)
+    except (MllaunchError, GitFailed, OSError):
+        kept = snapshot._replace(git_dir=app.code.path)
+    if codestore.has_submodules(app.code.path, snapshot.commit):
+        raise MllaunchError(
+            "submodules",
+            f"the repository {snapshot.repository} is gone, and the code of {parent.name} has submodules",
+            hint=f"mllaunch checkout {parent.name} DIR   gives the code; commit it and submit it anew",
+        )
+    return kept, trees.ensure(app.trees, kept)
+
+
+def _current_code(app: App, parent: Run, asked: dict[str, Any]) -> tuple[Snapshot, str]:
+    """A new snapshot of the parent's repository as it is now."""
+    from mllaunch.capture import snapshot as snapshots
+
+    repository = parent.snapshot.repository
+    if not os.path.isdir(repository):
+        raise NotFound(
+            "no_repository", f"the repository {repository} is not there any more", hint="--code same"
+        )
+    found = snapshots.begin(repository).inspection.finish()
+    config = app.config(found.root, {})
+    allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"
+    snapshot = snapshots.decide(found, allow_dirty=allow_dirty, now=app.clock.now())
+    script = parent.spec.script
+    if script is not None and not os.path.lexists(os.path.join(found.root, script)):
+        raise NotFound(
+            "script", f"there is no {script} in {found.root} any more", hint="--code same, or submit it anew"
+        )
+    return snapshot, found.root
+
+
+def _changed_files(app: App, parent: Run, snapshot: Snapshot) -> list[str]:
+    """What of the code is not the parent's, each with how many lines: ``train.py +3 -1``."""
+    from mllaunch.capture import codestore
+
+    app.code.preserve(parent.snapshot)
+    app.code.preserve(snapshot)
+    return codestore.changed(app.code.path, parent.snapshot.commit, snapshot.commit)
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+def _variables(given: tuple[str, ...]) -> list[tuple[str, str | None]]:
+    pairs = [entry.partition("=") for entry in given]
+    return [(name, value if equals else None) for name, equals, value in pairs]
+
+
+def _wishes(parent: Run, asked: dict[str, Any]) -> dict[str, Any]:
+    """What of the job is to be other than the parent's."""
+    from mllaunch.config.units import parse_duration
+    from mllaunch.domain.annotations import check_note, check_tags
+    from mllaunch.errors import UsageError
+
+    check_tags(asked["tags"])
+    check_note(asked["note"] or "")
+    wishes: dict[str, Any] = {"note": asked["note"], "tags": tuple(asked["tags"]), "in_place": False}
+    if asked["gpus"] is not None:
+        wishes["resources"] = parent.spec.resources._replace(gpus=asked["gpus"])
+    if asked["timeout"]:
+        try:
+            wishes["timeout_s"] = parse_duration(asked["timeout"])
+        except ValueError as e:
+            raise UsageError("timeout", f"--timeout {asked['timeout']}: {e}") from e
+    return wishes
+
+
+def _runtime(app: App, parent: Run) -> Choice:
+    """The parent's: its command names an interpreter that another runtime has not got."""
+    from mllaunch.usecases.runtime import choose
+
+    choice = choose(
+        parent.spec.runtime, in_place=False, python=None, image=None, ask=lambda: app.engine_answer
+    )
+    return choice._replace(why=f"as in {parent.name}")
+
+
+def _say(edge: Parent, passed: list[str], document: dict[str, Any]) -> None:
+    """What it starts from, and in what it is not the parent, before it starts."""
+    from mllaunch.domain.render import escape
+
+    def line(mark: str, what: str, text: str) -> None:
+        sys.stderr.write(f"{mark} {what:<6} {escape(text)}\n")
+
+    step = f" at step {edge.step}" if edge.step is not None else ""
+    how = "goes on from" if edge.kind == rules.RESUME else "begins with the weights of"
+    line("✓", "from", f"{how} {edge.run_name}{step}: {edge.path}, sha256:{edge.sha256[:12]}, verified")
+    for text in passed:
+        line("-", "", f"passed over {text}")
+    for path in dict.fromkeys(c["path"] for c in document["code"]["changes"] if c["in_use"] == "yes"):
+        line(
+            "!",
+            "code",
+            f"{path} was edited while {edge.run_name} ran and took effect; its commit has it unedited",
+        )
+    for text in edge.files[:_LISTED]:
+        line("!", "code", f"differs from {edge.run_name}: {text}")
+    if len(edge.files) > _LISTED:
+        line("!", "code", f"... and {len(edge.files) - _LISTED} more files")
+    for name, before, after in edge.differences:
+        line(
+            "!",
+            "params",
+            f"{name}: {before if before is not None else '-'} → {after if after is not None else '-'}",
+        )
