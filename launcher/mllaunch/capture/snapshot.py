@@ -15,9 +15,9 @@ from mllaunch.capture import worktree
 from mllaunch.capture.git import Git, GitFailed, explained, shown, temporary_index
 from mllaunch.capture.worktree import Inspection, Worktree
 from mllaunch.domain.snapshot import FileChange, Snapshot
-from mllaunch.errors import MllaunchError, UsageError
+from mllaunch.errors import MllaunchError, NotFound, UsageError
 
-__all__ = ["Pending", "begin", "decide", "mask_credentials", "pin", "take", "unpin"]
+__all__ = ["Pending", "begin", "decide", "listed", "mask_credentials", "pin", "take", "unpin"]
 
 _LISTED = 20
 _COUNTED_BYTES = 1 << 20  # an untracked file larger than this is listed without its number of lines
@@ -67,6 +67,23 @@ def pin(snapshot: Snapshot) -> None:
     """Keep the snapshot's commit, and those of its submodules, reachable. Idempotent; each ref is atomic."""
     for git, commit in _repositories(snapshot):
         _update_ref(git, f"update refs/mllaunch/{commit} {commit}\n", snapshot)
+
+
+def listed(cwd: str, revision: str) -> tuple[str, dict[str, str]]:
+    """A commit of the repository that ``cwd`` is in, and its files: path -> blob id. NotFound."""
+    git = Git(cwd)
+    try:
+        name = f"{revision}^{{commit}}"
+        commit = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name).decode().strip()
+        output = git.run("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", commit)
+    except GitFailed as error:
+        raise NotFound(
+            "no_commit",
+            f"there is no commit {shown(revision)} in the repository here",
+            hint="git log --oneline",
+        ) from error
+    records = [record.partition(b"\t") for record in output.split(b"\0") if record]
+    return commit, {os.fsdecode(path): meta.rpartition(b" ")[2].decode() for meta, _, path in records}
 
 
 def unpin(snapshot: Snapshot) -> None:

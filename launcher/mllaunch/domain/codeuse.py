@@ -21,7 +21,8 @@ YES, NO, UNKNOWN = "yes", "no", "unknown"
 class Change(NamedTuple):
     """One file of the code that became another in mid-run. before, after: git's ids; None where there was or is none.
 
-    seen: False for one that nobody noticed on the disk, and that only a process's use of it tells.
+    live_at: when a process first took code from it; None while none has. seen: False for one that nobody noticed on the
+    disk, and that only a process's use of it tells.
     """
 
     at: str
@@ -32,6 +33,7 @@ class Change(NamedTuple):
     before: str | None
     after: str | None
     in_use: str
+    live_at: str | None = None
     seen: bool = True
 
 
@@ -83,6 +85,7 @@ def _of_node(number: int, node: str, view: Mapping[str, Any], uses: list[dict[st
             change["before"],
             change["after"],
             _in_use(change, uses, view),
+            _live_at(change, uses),
         )
     known = {(change["path"], change["after"]) for change in noticed}
     last: dict[str, Any] = {}
@@ -93,7 +96,8 @@ def _of_node(number: int, node: str, view: Mapping[str, Any], uses: list[dict[st
         if blob != use.get("committed"):
             before = last.get(path, use.get("committed"))
             known.add((path, blob))
-            yield Change(use["at"], number, node, use.get("rank"), path, before, blob, YES, seen=False)
+            at, rank = use["at"], use.get("rank")
+            yield Change(at, number, node, rank, path, before, blob, YES, at, seen=False)
         last[path] = blob
 
 
@@ -104,6 +108,11 @@ def _in_use(change: Mapping[str, Any], uses: list[dict[str, Any]], view: Mapping
     # Python files tell when they are compiled, settings when they are read; of the rest nothing is known.
     is_followed = change["path"].endswith(".py") or any(use.get("how") == "read" for use in of_path)
     return NO if is_followed and _is_covered(view) else UNKNOWN
+
+
+def _live_at(change: Mapping[str, Any], uses: list[dict[str, Any]]) -> str | None:
+    times = [use["at"] for use in uses if (use["path"], use.get("blob")) == (change["path"], change["after"])]
+    return min(times, default=None)
 
 
 def _is_covered(view: Mapping[str, Any]) -> bool:
@@ -142,8 +151,8 @@ def live(
     trees: what the tree became by a change that was in use, by (at, path) of the change.
     """
     result = [tree]
-    for change in found:
-        if change.in_use == YES and (until is None or change.at <= until):
+    for change in sorted(found, key=lambda change: change.live_at or ""):
+        if change.live_at is not None and (until is None or change.live_at <= until):
             changed = trees.get((change.at, change.path))
             if changed and changed not in result:
                 result.append(changed)

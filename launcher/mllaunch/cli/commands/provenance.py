@@ -20,7 +20,10 @@ _BLOCK = 1 << 20
 @click.option("--diff", is_flag=True, help="The changes to the code, as a patch.")
 @click.option("--dot", is_flag=True, help="What it came from and what came from it, as a graph for Graphviz.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(what: str, diff: bool, dot: bool, as_json: bool) -> int:
+@click.option(
+    "--against", metavar="COMMIT", help="Whether the code that was executed is that of a commit here."
+)
+def command(what: str, diff: bool, dot: bool, as_json: bool, against: str | None) -> int:
     """Show how a result came to be: the code, data, machine and command behind a run, or behind a file.
 
     A FILE is recognised by its content, whatever it is called now; so is a DIGEST such as sha256:9f31...
@@ -29,8 +32,10 @@ def command(what: str, diff: bool, dot: bool, as_json: bool) -> int:
     from mllaunch.errors import NotFound, UsageError
     from mllaunch.wiring import App
 
-    if diff + dot + as_json > 1:
-        raise UsageError("formats", "--diff, --dot and --json exclude each other")
+    if diff + dot + as_json > 1 or (against and (diff or dot)):
+        raise UsageError(
+            "formats", "--diff, --dot and --json exclude each other, as do --against, --diff and --dot"
+        )
     app = App(os.environ, os.getcwd())
     form = _Form(as_json, dot, diff)
     digest = parse_digest(what)
@@ -45,6 +50,8 @@ def command(what: str, diff: bool, dot: bool, as_json: bool) -> int:
             return _folder(app, what, form)
         sha256, size_bytes = _hashed(what)
         return _origin(app, sha256, size_bytes, _weights(what), form)
+    if against is not None:
+        return _against(app, run, against, form)
     if diff:
         return _diff(app, run)
     _show(app, run, status, as_json, dot)
@@ -135,12 +142,46 @@ def _origin(app: App, sha256: str, size_bytes: int | None, weights: str | None, 
 
 
 def _folder(app: App, path: str, form: _Form) -> int:
-    """A folder: a checkpoint of many files, or data, by the digest of all of them."""
+    """A folder: a checkpoint of many files, or data, by the digest of all of them; else each file by itself, and code
+    against what the runs that made the others have executed. Exit code 1 if that is not the same."""
+    from mllaunch.errors import UsageError
+    from mllaunch.usecases import against
     from mllaunch.usecases.folders import digests
 
-    found = list(digests(path))
-    known = next((pair for pair in found if app.log.artifacts(pair[0])), found[0])
-    return _origin(app, *known, None, form)
+    for sha256, size_bytes in digests(path):
+        if app.log.artifacts(sha256):
+            return _origin(app, sha256, size_bytes, None, form)
+    if form.dot or form.diff:
+        raise UsageError("formats", "--dot and --diff are for runs and files", hint="name a file in it")
+    app.collector.collect_unsettled(events_only=False)
+    found = against.folder(app.log, app.blobs, path, against.read_folder(path))
+    if form.as_json:
+        import json
+
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        from mllaunch.cli.against_text import render_folder
+
+        sys.stdout.write(render_folder(found, sys.stdout))
+    return int(any(compared["differs"] or compared["missing"] for compared in found["code"]))
+
+
+def _against(app: App, run: Run, revision: str, form: _Form) -> int:
+    """The code that a run executed, against a commit of the repository here. Exit code 1 if it is not the same."""
+    from mllaunch.capture import snapshot as snapshots
+    from mllaunch.usecases.against import against
+
+    commit, files = snapshots.listed(app.cwd, revision)
+    found = against(app.log, app.blobs, run, commit, files)
+    if form.as_json:
+        import json
+
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        from mllaunch.cli.against_text import render_commit
+
+        sys.stdout.write(render_commit(found, sys.stdout))
+    return int(bool(found["differs"] or found["missing"]))
 
 
 def _weights(path: str) -> str | None:
