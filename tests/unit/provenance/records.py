@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 from mllaunch.domain import view as views
+from mllaunch.domain.artifact import Artifact
 from mllaunch.domain.job import JobSpec, Resources
+from mllaunch.domain.lineage import Ties
 from mllaunch.domain.provenance import Recorded
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.snapshot import Snapshot
@@ -105,6 +107,59 @@ FILE = {
 }
 
 
+USER = {"rank": 1, "pid": 11}
+TRACED: tuple[dict[str, Any], ...] = (
+    {
+        "record": "process",
+        "at": "2026-11-21T09:05:01Z",
+        **USER,
+        "parent": 1,
+        "executable": "python",
+        "argv": [],
+    },
+    {
+
+            "record": "code",
+            "at": "2026-11-21T09:05:06.5Z",
+            "path": "lib.py",
+            "blob": "2" * 40,
+            "how": "source"
+        ,
+        "committed": "1" * 40, **USER,
+    },
+    {
+        "record": "code", "at": "2026-11-21T09:05:06.5Z", "path": "/opt/own/tool.py", "blob": "3" * 40,
+        "how": "source", "committed": None, **USER,
+    },
+    {
+        "record": "read",
+        "path": "data/train",
+        "at": "2026-11-21T09:05:02Z",
+        "by": [USER],
+        "read": {"count": 2, "exact": True},
+    },
+    {
+        "record": "input", "at": "2026-11-21T09:05:02Z", "path": "/shared/start.pt", "kind": "checkpoint",
+        "sha256": "a" * 64, "weights": "b" * 64, "format": "torch", "size_bytes": 700, "by": [USER],
+        "loaded_by": "torch.load", "problem": None,
+    },
+    {
+
+            "record": "checkpoint",
+            "at": "2026-11-21T09:05:08Z",
+            "path": "outputs/model.pt",
+            "sha256": "f" * 64
+        ,
+        "weights": "c" * 64, "format": "torch", "size_bytes": 700, "step": 5, "step_from": "call", **USER,
+        "by": "torch.save", "problem": None,
+    },
+)
+MADE = {
+    "run": "parent", "name": "old-elk-1", "attempt": 1, "step": 9, "path": "outputs/last.pt",
+    "evidence": "content",
+}
+
+
 def view(node: str, *events: tuple[str, dict[str, Any]], minute: int = 0) -> dict[str, Any]:
     """The view that a node's events lead to."""
     found = views.empty()
@@ -181,9 +236,34 @@ def full() -> Recorded:
         ("leftovers", {"processes": [{"pid": 77, "command": "tail -f log"}]}),
         minute=5,
     )
+    second["code_verified"] = [
+        {"rank": None, "matches": True, "files": 3, "differing": [], "at": "2026-11-21T09:05:05Z"}
+    ]
+    edited = {
+        "rank": None,
+        "path": "lib.py",
+        "before": "1" * 40,
+        "after": "2" * 40,
+        "at": "2026-11-21T09:05:06Z",
+    }
+    second["code_changes"] = [edited]
+    versions = [
+        {"blob": "1" * 40, "by": [{"rank": 0, "pid": 10}], "processes": 1},
+        {"blob": "2" * 40, "by": [{"rank": 1, "pid": 11}], "processes": 1},
+    ]
+    second["code_mixed"] = [{"path": "lib.py", "versions": versions, "at": "2026-11-21T09:05:07Z"}]
     torn = {**FILE, "path": "outputs/log", "sha256": None, "problem": "torn"}
     link = {**FILE, "path": "outputs/latest", "kind": "symlink", "sha256": None, "target": "model.pt"}
     return recorded(
         {(1, "gpu01"): first, (2, "gpu01"): sealed(second)},
         files=((2, "gpu01", FILE), (2, "gpu01", torn), (2, "gpu01", link)),
+        traced=tuple((2, "gpu01", line) for line in TRACED),
+        patches={("2026-11-21T09:05:06Z", "lib.py"): "diff --git a/lib.py b/lib.py\n"},
+        trees={("2026-11-21T09:05:06Z", "lib.py"): "8" * 40},
+        ties=Ties(
+            {"sha256:" + "a" * 64: MADE},
+            (Artifact("f" * 64, "child", 1, "gpu02", "start.pt", "input", 700),),
+            (("child", "weights"),),
+            {"child": "calm-fox-2"},
+        ),
     )

@@ -75,7 +75,8 @@ def test_an_attempt_that_runs_began_when_it_did_not_when_the_first_one_did() -> 
 
 
 def test_what_is_null_or_empty_for_lack_of_a_recorder_is_listed_with_its_reason() -> None:
-    made = document(records.full())
+    sealed = records.sealed(records.view("gpu01", *records.begun(), *records.ended()))
+    made = document(records.recorded({(1, "gpu01"): sealed}))
     said = " ".join(entry["what"] for entry in made["not_captured"])
     for part, empty in {
         "code.nodes": made["code"]["nodes"],
@@ -195,7 +196,7 @@ def test_a_failed_attempt_that_a_retry_follows_is_shown_as_failed_in_a_queued_ru
 
 
 def test_data_that_several_attempts_saw_alike_is_one_input_and_otherwise_two() -> None:
-    same = document(records.full())["inputs"]
+    same = [entry for entry in document(records.full())["inputs"] if entry["path"] == "data/train"]
     assert len(same) == 1
     assert same[0]["changed"]["modified"] == {"count": 1, "first": ["a.csv"]}
     events = [(k, {**f, "digest": "9" * 64} if k == "data" else f) for k, f in records.begun()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mllaunch.domain.codeuse import changes
 from mllaunch.domain.remarks import changed_words, warnings
 from mllaunch.domain.run import RunStatus
 from mllaunch.domain.state import State
@@ -23,9 +24,11 @@ def test_a_run_of_which_all_is_well_has_none() -> None:
 
 def test_each_doubt_is_put_in_words() -> None:
     found = records.full()
-    said = warnings(found.run, found.status, found.views)
+    said = warnings(found.run, found.status, found.views, changes(found.views, found.traced))
     assert said == [
+        "mixed code: its processes executed different versions of lib.py",
         "its record has gaps",
+        "code was changed during the run and took effect: lib.py",
         "4096 bytes of stdout.0 from offset 0 on are missing: the disk was full (attempt 1 on gpu01)",
         "data/train changed during the run: 1 modified (a.csv) (attempt 2 on gpu01)",
         "the agent died and was replaced once; telemetry has a gap, output has none (attempt 2 on gpu01)",
