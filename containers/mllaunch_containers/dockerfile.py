@@ -31,6 +31,22 @@ __all__ = ["environment", "files", "labels", "whole"]
 
 _CONTEXT = "dependencies"  # the folder of the build context, and of the image
 _TOOL = "/opt/mllaunch-tool"  # what installs, while it does
+# With ";;" for the ends of lines, which cannot stand in a RUN.
+_BEGIN = (
+    "def begin():;;"
+    "    try:;;"
+    "        import os, sys;;"
+    f"        hook = '{OURS}/hook';;"
+    "        if os.path.isdir(hook) and sys.version_info >= (3, 8):;;"
+    "            sys.path.insert(0, hook);;"
+    "            try:;;"
+    "                import mllaunch_hook;;"
+    "            finally:;;"
+    "                sys.path.remove(hook);;"
+    "            mllaunch_hook.install();;"
+    "    except Exception:;;"
+    "        pass;;"
+)
 _HEADER = (
     "# made by mllaunch: what the code runs in; the build context is the folder dependencies beside this file"
 )
@@ -128,7 +144,8 @@ def _installation(asked: Dependencies, python: str) -> list[str]:
     # At the root: Python looks for modules where it is started, and a base may end in a folder full of them.
     freeze = f"{python} -m pip freeze > {OURS}/requirements.lock"
     if asked.kind == "none":  # not even Python has to be there
-        return ["cd /", f"mkdir -p {OURS}", f"{{ {freeze} 2>/dev/null || rm -f {OURS}/requirements.lock; }}"]
+        found = f"{{ {freeze} 2>/dev/null || rm -f {OURS}/requirements.lock; }}"
+        return ["cd /", f"mkdir -p {OURS}", found, f"{{ {_beginning(python)} 2>/dev/null || true; }}"]
     first = _quoted(posixpath.join(OURS, _CONTEXT, asked.files[0][0]))
     if asked.kind == "environment.yml":
         steps = _conda(first)
@@ -148,7 +165,7 @@ def _installation(asked: Dependencies, python: str) -> list[str]:
             steps += _poetry(python, pip)
         else:
             steps += _uv(asked.kind, first, python, pip)
-    return ["cd /", *steps, freeze, _importable(asked, python)]
+    return ["cd /", *steps, freeze, _importable(asked, python), _beginning(python)]
 
 
 def _tool(pip: str, names: str) -> str:
@@ -211,6 +228,26 @@ def _importable(asked: Dependencies, python: str) -> str:
         "file.close()"
     )
     return f"{python} -c {_quoted(program)} {_quoted(project)} {_quoted(project + '/src')}"
+
+
+def _beginning(python: str) -> str:
+    """Lets what the agent mounts at /.mllaunch/hook begin with every Python of the image, also with one that is
+    started with -E or without our variables. Nothing is mounted where the image is used without mllaunch.
+
+    Twice, because Python 3.18 ignores what .pth files import: https://peps.python.org/pep-0829/
+    """
+    program = (
+        "import os, sys, sysconfig; "
+        'place = sysconfig.get_path("purelib"); '
+        "os.makedirs(place, exist_ok=True); "
+        "pairs = zip(sys.argv[1::2], sys.argv[2::2]); "
+        'write = lambda name, text: open(os.path.join(place, name), "w").write(text.replace(";;", chr(10))); '
+        "[write(*pair) for pair in pairs]"
+    )
+    names = ("mllaunch_begin.py", "mllaunch-begin.pth", "mllaunch-begin.start")
+    texts = (_BEGIN, "import mllaunch_begin; mllaunch_begin.begin();;", "mllaunch_begin:begin;;")
+    words = [_quoted(word) for pair in zip(names, texts, strict=True) for word in pair]
+    return f"{python} -c {_quoted(program)} {' '.join(words)}"
 
 
 # --- how it is written
