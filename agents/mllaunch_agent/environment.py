@@ -18,13 +18,14 @@ _CHECKPOINTS = {"resume": "MLLAUNCH_RESUME_FROM", "weights": "MLLAUNCH_INIT_WEIG
 class Inside(NamedTuple):
     """What a task finds around it, as it sees it. trace: the folder for its processes' notes; hook: what goes on
     PYTHONPATH; code: the root of the checkout. python_path: what PYTHONPATH was without us, or None. checkpoint: what
-    it starts from: ("resume" or "weights", path)."""
+    it starts from: ("resume" or "weights", path). preload: the C layer."""
 
     trace: str
     hook: str
     code: str
     python_path: Optional[str]
     checkpoint: Optional[Tuple[str, str]] = None
+    preload: Optional[str] = None
 
 
 def task_environment(
@@ -40,6 +41,12 @@ def task_environment(
     python_path = environment.get("PYTHONPATH", inside.python_path)
     # First, because the first sitecustomize is the one that is run; it then runs the user's own.
     environment["PYTHONPATH"] = inside.hook + (os.pathsep + python_path if python_path else "")
+    if inside.preload is not None:
+        from mllaunch_agent import preload
+
+        value = preload.environment(inside.preload, environment.get("LD_PRELOAD"))
+        if value is not None:
+            environment["LD_PRELOAD"] = value
     for name in _CHECKPOINTS.values():
         environment.pop(name, None)  # that of a run which has started this one
     if inside.checkpoint is not None:

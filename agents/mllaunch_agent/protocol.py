@@ -126,6 +126,7 @@ class TaskSpec(TypedDict):
     lease_dir: Optional[str]  # None: the node's own
     container: Optional[ContainerSpec]  # None: tasks are processes on the node
     checkpoint: Optional[Checkpoint]  # what the run starts from; None: from nothing
+    c_layer: bool  # see also what programs open that are not Python
 
 
 class TaskRecord(TypedDict):

@@ -75,6 +75,9 @@ class DockerRuntime:
 
             checkpoint.bring(spec["folder"], wanted)
         self._python_path = _variable(image, "PYTHONPATH")
+        if spec.get("c_layer"):
+            what = "inputs, outputs: files that programs other than Python opened"
+            supervisor.events.write(protocol.NOT_CAPTURED, what=what, why="containers have no C layer")
         parts: List[Dict[str, Any]] = version.get("Components") or [{}]
         supervisor.events.write(
             protocol.ENGINE,

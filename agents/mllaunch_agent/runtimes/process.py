@@ -55,6 +55,7 @@ class ProcessRuntime:
         self._restarts = 0
         self._thorough = False
         self._code_part: Optional[ProcessCode] = None
+        self._preload: Optional[str] = None  # the C layer
 
     def prepare(self) -> str:
         spec = self._spec
@@ -67,13 +68,26 @@ class ProcessRuntime:
         os.makedirs(os.path.join(cwd, spec["output"]), exist_ok=True)
         tracing.prepare(spec["folder"])
         _bring_checkpoint(spec)
+        self._load_preload()
         port = self._supervisor.port
         self._supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method, master_port=port)
         self._join_cgroup()
         return cwd
 
+    def _load_preload(self) -> None:
+        """Compile the C layer, if it is wanted and not there yet; what keeps it away is on record."""
+        if not self._spec.get("c_layer"):
+            return
+        from mllaunch_agent import preload
+
+        self._preload, why = preload.build(self._spec["cache"])
+        if why is not None:
+            what = "inputs, outputs: files that programs other than Python opened"
+            self._supervisor.events.write(protocol.NOT_CAPTURED, what=what, why="no C layer: " + why)
+
     def take_over(self) -> None:
         self._thorough = True
+        self._load_preload()
         self._join_cgroup()
 
     def _join_cgroup(self) -> None:
@@ -89,7 +103,9 @@ class ProcessRuntime:
             path = os.path.join(self._folder, "checkpoint", checkpoint["name"])
             given = (checkpoint["kind"], path)
             argv = [word.replace(checkpoint["path"], path) for word in argv]
-        inside = Inside(tracing.folder_of(self._folder), tracing.HOOK, root_path(self._spec), None, given)
+        inside = Inside(
+            tracing.folder_of(self._folder), tracing.HOOK, root_path(self._spec), None, given, self._preload
+        )
         gpus = supervisor.lease.uuids if supervisor.lease else ()
         launch = shim.Launch(
             self._folder,

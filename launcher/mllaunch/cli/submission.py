@@ -311,6 +311,7 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
         max_retries=asked["max_retries"],
         timeout_s=duration_s("timeout"),
         grace_s=GRACE_S if grace_s is None else grace_s,
+        c_layer=config.c_layer == "on",
     )
 
 

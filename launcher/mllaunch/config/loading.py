@@ -267,6 +267,7 @@ def _config(values: dict[str, Any], origins: dict[str, str]) -> Config:
         output=values["output"],
         resume_args=values["resume_args"],
         weights_args=values["weights_args"],
+        c_layer=values["c_layer"],
         nodes=values["nodes"],
         ssh=Ssh(values["ssh.known_hosts"], values["ssh.config"], values["ssh.lease"]),
         keep_s=values["keep"],

@@ -101,6 +101,12 @@ SETTINGS = (
     Setting("output", kinds.OUTPUT, "outputs", "Where the task writes.", "--output"),
     Setting("resume_args", kinds.CHECKPOINT_ARGS, (), "Arguments that continue from a checkpoint."),
     Setting("weights_args", kinds.CHECKPOINT_ARGS, (), "Arguments that start from a checkpoint's weights."),
+    Setting(
+        "c_layer",
+        kinds.choice("off", "on"),
+        "off",
+        "Also see which files programs open that are not Python; needs a C compiler on the node, once.",
+    ),
     Setting("nodes", kinds.ADDRESSES, (), "The machines of the ssh backend.", "--node"),
     Setting("ssh.known_hosts", kinds.TEXT, None, "Host keys to trust; the user's own file when not set."),
     Setting("ssh.config", kinds.TEXT, None, "ssh configuration; the user's own file when not set."),

@@ -61,6 +61,7 @@ class Config(NamedTuple):
     output: str
     resume_args: tuple[str, ...]
     weights_args: tuple[str, ...]
+    c_layer: str
     nodes: tuple[NodeAddress, ...]
     ssh: Ssh
     keep_s: float

@@ -42,7 +42,9 @@ class JobSpec(NamedTuple):
     root, or None for a bare command. args: what followed the script. workdir: the folder the task starts in,
     relative to the repository's root, "" for the root itself. data: paths relative to workdir.
     environment: what the user set or named for the task with --env (values included). timeout_s: None is no limit.
-    grace_s: between SIGTERM and SIGKILL when it is stopped. runtime: "process" or "docker"; runtime_why: why that one.
+    grace_s: between SIGTERM and SIGKILL when it is stopped.
+    c_layer: whether files that programs other than Python open are to be seen. runtime: "process" or "docker";
+    runtime_why: why that one.
     """
 
     argv: tuple[str, ...]
@@ -63,3 +65,4 @@ class JobSpec(NamedTuple):
     max_retries: int = 0
     timeout_s: float | None = None
     grace_s: float = GRACE_S
+    c_layer: bool = False

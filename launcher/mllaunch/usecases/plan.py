@@ -37,6 +37,7 @@ class Request(NamedTuple):
     max_retries: int
     timeout_s: float | None
     grace_s: float
+    c_layer: bool = False
 
 
 class Look(NamedTuple):
@@ -91,6 +92,7 @@ def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look
         max_retries=request.max_retries,
         timeout_s=request.timeout_s,
         grace_s=request.grace_s,
+        c_layer=request.c_layer,
     )
     return Plan(job, python)
 

@@ -137,6 +137,7 @@ def task_spec(
         "lease_dir": place.lease_dir,
         "container": container,
         "checkpoint": checkpoint,
+        "c_layer": job.c_layer,
     }
 
 

@@ -112,7 +112,7 @@ def test_a_format_that_changes_unnoticed_is_noticed_here() -> None:
         '"project":"digits","backend":"local","runtime":"process","runtime_why":"it was asked for",'
         '"in_place":false,"data":[],'
         '"output":"outputs","environment":[],"note":null,"tags":[],"max_retries":0,"timeout_s":null,'
-        '"grace_s":30.0},'
+        '"grace_s":30.0,"c_layer":false},'
         f'"snapshot":{{"commit":"{"a" * 40}","tree":"{"b" * 40}","base_commit":"{"a" * 40}","dirty":false,'
         '"uncommitted":[],"branch":"main","repository":"/home/me/digits","git_dir":"/home/me/digits/.git",'
         '"remote":null,"ref":"refs/mllaunch/one"},'
