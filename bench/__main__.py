@@ -10,7 +10,18 @@ from pathlib import Path
 
 from bench import table
 
-NAMES = ("startup", "ending", "job", "commands", "store", "sampler", "repository", "collecting", "containers")
+NAMES = (
+    "startup",
+    "ending",
+    "job",
+    "commands",
+    "store",
+    "sampler",
+    "repository",
+    "collecting",
+    "containers",
+    "capture",
+)
 
 
 def main() -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import Optional, Set
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 from mllaunch_agent import protocol
 from mllaunch_agent.streams import Stream
 
-__all__ = ["BlobLog"]
+__all__ = ["BlobLog", "past_lines"]
 
 _MAX_BYTES = 4 << 20  # what is larger was not written by a person
 
@@ -42,15 +42,15 @@ class BlobLog:
             return
         with self._lock:
             if self._known is None:
-                self._known = self._read()
+                self._known = {str(line.get("blob")) for line in past_lines(self._folder, protocol.BLOBS)}
             if blob in self._known:
                 return
-            self._known.add(blob)
             if self._stream is None:
                 self._stream = Stream(self._folder, protocol.BLOBS)
             data = base64.b64encode(content).decode("ascii")
             line = {"blob": blob, "size_bytes": len(content), "data": data}
-            self._stream.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
+            if self._stream.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"):
+                self._known.add(blob)
 
     def close(self) -> None:
         with self._lock:
@@ -58,14 +58,24 @@ class BlobLog:
                 self._stream.close()
                 self._stream = None
 
-    def _read(self) -> Set[str]:
-        """What is kept already; a line torn by a crash is cut off."""
-        path = os.path.join(self._folder, "streams", protocol.BLOBS)
-        try:
-            with open(path, "rb+") as file:
-                data = file.read()
-                whole = protocol.whole_lines(data)
-                file.truncate(len(whole))
-        except FileNotFoundError:
-            return set()
-        return {json.loads(line)["blob"] for line in whole.splitlines()}
+
+def past_lines(folder: str, name: str) -> Iterator[Dict[str, Any]]:
+    """The lines of a stream that a supervisor before this one wrote; a line torn by its death is cut off."""
+    try:
+        with open(os.path.join(folder, "streams", name), "rb+") as file:
+            sound = 0
+            for line in file:
+                if line.endswith(b"\n"):
+                    sound += len(line)
+                    yield from _parsed(line)
+            file.truncate(sound)
+    except FileNotFoundError:
+        pass
+
+
+def _parsed(line: bytes) -> List[Dict[str, Any]]:
+    try:
+        found = json.loads(line.decode("ascii"))
+    except (ValueError, RecursionError):
+        return []  # damaged
+    return [found] if isinstance(found, dict) else []

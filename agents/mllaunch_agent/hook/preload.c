@@ -143,6 +143,21 @@ static const char *absolute(int folder, const char *path, char *buffer)
     return buffer;
 }
 
+/* What a way up after a link leads to is not what the names alone say; the descriptor knows. */
+static const char *without_links(const char *path, int fd, char *buffer)
+{
+    char link[64];
+    ssize_t size;
+    if (!path || !strstr(path, "/.."))
+        return path;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    size = readlink(link, buffer, PATH_MAX - 1);
+    if (size <= 0)
+        return path;
+    buffer[size] = 0;
+    return buffer;
+}
+
 /* --- writing notes ------------------------------------------------------------------------------------------- */
 
 static size_t put(char *line, size_t at, size_t size, const char *text)
@@ -315,7 +330,7 @@ static int holds_weights(const char *path)
 
 static void noted_read(int folder, const char *given, int fd)
 {
-    char buffer[PATH_MAX];
+    char buffer[PATH_MAX], real[PATH_MAX];
     const char *path;
     struct stat info;
     uint64_t seed = given[0] == '/' ? 0 : atomic_load(&moves) * 2654435761u + (uint64_t)(folder + 200) * 40503u;
@@ -324,7 +339,7 @@ static void noted_read(int folder, const char *given, int fd)
         return;
     if (!is_full && folder == AT_FDCWD && !add(reads, READS, hash(given, seed)))
         return;
-    path = absolute(folder, given, buffer);
+    path = without_links(absolute(folder, given, buffer), fd, real);
     if (!path || is_skipped(path) || fstat(fd, &info) < 0 || !S_ISREG(info.st_mode))
         return;
     if (is_full && !holds_weights(path)) {
@@ -337,9 +352,9 @@ static void noted_read(int folder, const char *given, int fd)
 
 static void noted_write(int folder, const char *given, int fd)
 {
-    char buffer[PATH_MAX];
+    char buffer[PATH_MAX], real[PATH_MAX];
     struct stat info;
-    const char *path = absolute(folder, given, buffer);
+    const char *path = without_links(absolute(folder, given, buffer), fd, real);
     uint64_t number;
     uint32_t slot, second = (uint32_t)(now_ms() / 1000);
     if (!path || is_skipped(path) || fstat(fd, &info) < 0 || !S_ISREG(info.st_mode))

@@ -19,7 +19,6 @@ def _install():
         pass
     finally:
         sys.path.remove(here)
-        sys.path_importer_cache.pop(here, None)
         sys.dont_write_bytecode = keep_bytecode
 
 

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import stat
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from mllaunch_agent import fingerprint, hashing, protocol, system, weights
 from mllaunch_agent.tracing.ledger import Access, Ledger
@@ -22,6 +23,7 @@ _ALONE = 500  # inputs that are listed one by one
 _LOOK_S = 1.0  # of hashing in one look
 _HASHED_BYTES = 2 << 30  # a folder that nobody declared is read as a whole up to this size
 _PATIENCE_S = 60.0  # after the end, for files that are no checkpoints
+_SETTLING_MS = 2000  # until then it may show that a file is one of very many
 _CODE = (".py", ".so", ".sh")
 _DATA = (
     *(
@@ -73,22 +75,19 @@ class Inputs:
         self._wall = wall
         self._done: Set[str] = set()
         self._counts: Dict[str, int] = {}  # folder -> files of it that were read
+        self._counted: Set[str] = set()
         self._classified: Dict[str, str] = {}
         self._listed = 0
         self._left_out = 0
+        self._unlisted: List[Tuple[str, OSError]] = []  # folders
 
     def look(self) -> List[Line]:
         """Checkpoints at once; other files when it has shown that their folder is not read as a whole."""
         until_s = system.boot_s() + _LOOK_S
         found: List[Line] = []
         now_ms = system.boot_s() * 1000
-        for path, access in list(self._ledger.reads.items()):
-            if path in self._done:
-                continue
-            kind = self._kind(path, access)
-            if kind in ("own", "declared"):
-                continue
-            is_early = kind != "checkpoint" and (self._is_bulk(path) or now_ms - access.ms < 2000)
+        for path, access, kind in list(self._untold()):  # and the files of each folder are counted
+            is_early = kind != "checkpoint" and (self._is_bulk(path) or now_ms - access.ms < _SETTLING_MS)
             if not is_early and system.boot_s() < until_s:
                 found += self._told(path, access, kind)
         return found
@@ -96,53 +95,73 @@ class Inputs:
     def finish(self) -> List[Line]:
         until_s = system.boot_s() + _PATIENCE_S
         found: List[Line] = []
+        untold = list(self._untold())  # and the files of each folder are counted
         roots = self._roots()
-        for path, access in list(self._ledger.reads.items()):
-            kind = self._kind(path, access)
-            if path in self._done or kind in ("own", "declared"):
-                continue
-            if kind != "checkpoint" and (_is_below(path, roots) or system.boot_s() > until_s):
+        for path, access, kind in untold:
+            if kind == "checkpoint" or not (_is_below(path, roots) or system.boot_s() > until_s):
+                found += self._told(path, access, kind)
+            else:
                 self._left_out += not _is_below(path, roots)
-                continue
-            found += self._told(path, access, kind)
         found += self._declared()
         for number, root in enumerate(roots):
             found += self._folder(root, len(self._spec["data"]) + number)
         return found
 
+    def _untold(self) -> Iterator[Tuple[str, Access, str]]:
+        """The files that are inputs by themselves, as (path, access, kind)."""
+        for path, access in list(self._ledger.reads.items()):
+            if path in self._done:
+                continue
+            kind = self._kind(path, access)
+            if kind == "declared" or self._is_own(path, access):
+                continue
+            self._count(path)
+            yield path, access, kind
+
+    def _count(self, path: str) -> None:
+        """Count a file in its folder; code is told of one by one, however many files of it there are."""
+        if path not in self._counted and not path.endswith(_CODE):
+            self._counted.add(path)
+            folder = os.path.dirname(path)
+            self._counts[folder] = self._counts.get(folder, 0) + 1
+
     def missed(self) -> List[Tuple[str, str]]:
-        if not self._left_out:
-            return []
-        return [
-            (
-                "inputs: %d more files that were read" % self._left_out,
-                "there are too many, or they are too large",
-            )
+        found = [
+            ("inputs: the folder %s" % self._places.shown(root), "it could not be listed: %s" % error)
+            for root, error in self._unlisted
         ]
+        if self._left_out:
+            what = "inputs: %d more files that were read" % self._left_out
+            found.append((what, "there are too many, or they are too large"))
+        return found
 
     # --- files ------------------------------------------------------------------------------------------------
 
+    def _is_own(self, path: str, access: Access) -> bool:
+        """Whether it is an output of the run itself that was read back."""
+        written = self._ledger.writes.get(path)
+        if self._places.is_output(path):
+            return True
+        if written is None or written.first_ms == access.ms:
+            return access.is_own
+        return written.first_ms < access.ms
+
     def _kind(self, path: str, access: Access) -> str:
-        """own: written by the run itself; declared: of its data; else code, checkpoint, data or file."""
+        """declared: of the run's data; else code, checkpoint, data or file."""
         kind = self._classified.get(path)
         if kind is None:
-            kind = self._classified[path] = self._classify(path, access)
-            folder = os.path.dirname(path)
-            self._counts[folder] = self._counts.get(folder, 0) + 1
-        return kind
+            kind = self._classified[path] = self._classify(path)
+        is_loaded = access.by and not access.by.startswith(("numpy.load", "joblib."))
+        return "checkpoint" if is_loaded and kind in ("data", "file") else kind
 
-    def _classify(self, path: str, access: Access) -> str:
-        written = self._ledger.writes.get(path)
-        if (written is not None and written.first_ms <= access.ms) or self._places.is_output(path):
-            return "own"
+    def _classify(self, path: str) -> str:
         if self._places.data_of(path):
             return "declared"
         name = os.path.basename(path)
         is_committed = self._places.is_inside(path) and self._places.committed(self._places.shown(path))
         if is_committed or name.endswith(_CODE):
             return "code"
-        by_library = access.by and not access.by.startswith(("numpy.load", "joblib."))
-        if by_library or weights.looks_like(name):
+        if weights.looks_like(name):
             return "checkpoint"
         return "data" if name.lower().endswith(_DATA) else "file"
 
@@ -164,9 +183,9 @@ class Inputs:
         hashed = self._digests.of(os.fsencode(os.path.realpath(place)))
         if hashed.info is None:
             return []
-        found = weights.read(place) if hashed.sha256 and kind == "checkpoint" else None
+        found = _weights(place) if hashed.sha256 and kind == "checkpoint" else None
         problem = hashed.problem
-        if problem is None and hashed.info.st_ctime_ns > _wall_ns(access.last_ms):
+        if problem is None and hashed.info.st_ctime_ns > self._wall_ns(access.ms + 1):
             problem = "changed"
         return [
             {
@@ -208,24 +227,32 @@ class Inputs:
     # --- folders ----------------------------------------------------------------------------------------------
 
     def _roots(self) -> List[str]:
-        """The folders that are one input each: where siblings are, it is the folder above."""
-        bulk = {folder for folder, count in self._counts.items() if count > _MANY} | self._ledger.folders
-        found = {
-            f for f in bulk if not self._places.data_of(f + "/x") and not self._places.is_output(f + "/x")
-        }
+        """The folders that are one input each: where most of a folder's folders are, it is the folder itself."""
+        written = {os.path.dirname(path) for path in self._ledger.writes}
+        marked = {f for f in self._ledger.folders if f not in written or self._counts.get(f)}
+        bulk = {folder for folder, count in self._counts.items() if count > _MANY} | marked
+        found = {f for f in bulk if not self._places.data_of(f) and not self._places.is_output(f + "/x")}
         while True:
             above: Dict[str, List[str]] = {}
             for folder in found:
                 above.setdefault(os.path.dirname(folder), []).append(folder)
-            merged = [up for up, down in above.items() if len(down) > 1 and self._may_be_data(up)]
+            merged = [up for up, down in above.items() if len(down) > 1 and self._is_mostly(up, down)]
             if not merged:
                 return sorted(f for f in found if not _is_below(f, [g for g in found if g != f]))
             for up in merged:
                 found -= set(above[up])
                 found.add(up)
 
-    def _may_be_data(self, folder: str) -> bool:
-        return folder.count("/") >= 2 and not (self._places.root + "/").startswith(folder + "/")
+    def _is_mostly(self, folder: str, read: List[str]) -> bool:
+        """Whether what was read is most of a folder: a home or a store of many data sets is not one input."""
+        if folder.count("/") < 2 or (self._places.root + "/").startswith(folder + "/"):
+            return False
+        place = self._places.on_node(folder)
+        try:
+            with os.scandir(place or folder) as entries:
+                return 2 * len(read) >= sum(entry.is_dir() for entry in entries)
+        except OSError:
+            return False
 
     def _folder(self, root: str, number: int) -> List[Line]:
         place = self._places.on_node(root)
@@ -233,19 +260,11 @@ class Inputs:
             return []
         name = protocol.manifest_stream(number)
         manifest = os.path.join(self._spec["folder"], "streams", name)
-        unfinished = os.path.join(self._spec["folder"], name + ".tmp")
-        if os.path.exists(unfinished):
-            os.unlink(unfinished)
-        size = sum(e.info.st_size for e in hashing.walk(os.fsencode(place)) if e.info is not None)
-        if size <= _HASHED_BYTES:
-            cache = fingerprint.Cache(os.path.join(self._spec["cache"], "fingerprints.sqlite3"))
-            made = fingerprint.fingerprint(place, unfinished, cache)
-            cache.close()
-            digest, verified, files = made.digest, made.verified, made.files
-        else:
-            digest, files = _list(place, unfinished)
-            verified = "listed"
-        os.rename(unfinished, manifest)
+        try:
+            digest, verified, files, size = self._listed_in(place, manifest)
+        except OSError as error:
+            self._unlisted.append((root, error))
+            return []
         reads = [(p, a) for p, a in self._ledger.reads.items() if p.startswith(root + "/")]
         return [
             {
@@ -259,6 +278,23 @@ class Inputs:
                 **self._reading(root, reads, manifest),
             }
         ]
+
+    def _listed_in(self, place: str, manifest: str) -> Tuple[str, str, int, int]:
+        """Write the manifest of a folder: (digest, how it was verified, files, bytes)."""
+        unfinished = os.path.join(self._spec["folder"], os.path.basename(manifest) + ".tmp")
+        if os.path.exists(unfinished):
+            os.unlink(unfinished)
+        size = sum(e.info.st_size for e in hashing.walk(os.fsencode(place)) if e.info is not None)
+        if size <= _HASHED_BYTES:
+            cache = fingerprint.Cache(os.path.join(self._spec["cache"], "fingerprints.sqlite3"))
+            made = fingerprint.fingerprint(place, unfinished, cache)
+            cache.close()
+            found = made.digest, made.verified, made.files, size
+        else:
+            digest, files = _list(place, unfinished)
+            found = digest, "listed", files, size
+        os.rename(unfinished, manifest)
+        return found
 
     def _declared(self) -> Iterator[Line]:
         """How much of each data path of the run was really read."""
@@ -276,28 +312,38 @@ class Inputs:
         for _, access in reads:
             by += [user for user in access.users if user not in by]
         known = {path for path, _ in reads}
-        marked = [
-            folder for folder in self._ledger.folders if folder == root or folder.startswith(root + "/")
-        ]
-        if marked:
-            known |= self._marked(root, manifest)
+        is_marked = any(f == root or f.startswith(root + "/") for f in self._ledger.folders)
+        count = len(known) + (self._marked(root, manifest, known) if is_marked else 0)
         first = min((access.ms for _, access in reads), default=None)
         return {
             "at": None if first is None else self._wall(first),
             "by": [{"rank": user.rank, "pid": user.pid} for user in by[:16]],
-            "read": {"count": len(known), "exact": not marked},
+            "read": {"count": count, "exact": not is_marked},
         }
 
-    def _marked(self, root: str, manifest: str) -> Set[str]:
-        """The files of a manifest that have left a mark. Two names may share one, which is why it is not exact."""
+    def _marked(self, root: str, manifest: str, known: Set[str]) -> int:
+        """How many files of a manifest have left a mark, but for the known ones. Two names may share one, which is
+        why it is not exact."""
         try:
             with open(os.path.join(self._spec["folder"], "trace", "reads"), "rb") as file:
-                marks = file.read()
+                marks = file.read(_MARKS // 8)
+            if len(marks) < _MARKS // 8:
+                return 0
             with open(manifest, encoding="ascii") as lines:
-                paths = ["%s/%s" % (root, json.loads(line)[0]) for line in lines]
-        except OSError:
-            return set()
-        return {path for path in paths if _is_marked(marks, path)}
+                paths = ("%s/%s" % (root, json.loads(line)[0]) for line in lines)
+                return sum(_is_marked(marks, path) and path not in known for path in paths)
+        except (OSError, ValueError):
+            return 0
+
+    def _wall_ns(self, ms: int) -> int:
+        return time.time_ns() - int((system.boot_s() * 1000 - ms) * 1e6)
+
+
+def _weights(place: str) -> Optional[weights.Weights]:
+    try:
+        return weights.read(place)
+    except OSError:
+        return None
 
 
 def _is_marked(marks: bytes, path: str) -> bool:
@@ -333,9 +379,3 @@ def _by(access: Access) -> List[Dict[str, Any]]:
 
 def _is_below(path: str, roots: List[str]) -> bool:
     return any(path.startswith(root + "/") for root in roots)
-
-
-def _wall_ns(ms: int) -> int:
-    import time
-
-    return time.time_ns() - int((system.boot_s() * 1000 - ms) * 1e6)

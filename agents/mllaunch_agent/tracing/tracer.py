@@ -12,11 +12,11 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from mllaunch_agent import hashing, protocol, redaction, system
-from mllaunch_agent.blobs import BlobLog
+from mllaunch_agent.blobs import BlobLog, past_lines
 from mllaunch_agent.streams import Stream
 from mllaunch_agent.tracing import folder_of, inputs
 from mllaunch_agent.tracing.checkpoints import Checkpoints
-from mllaunch_agent.tracing.ledger import Ledger, Use, User
+from mllaunch_agent.tracing.ledger import Ledger, Process, Use, User
 from mllaunch_agent.tracing.places import Places
 from mllaunch_agent.tracing.raw import Reader
 
@@ -25,7 +25,10 @@ __all__ = ["Tracer"]
 Line = Dict[str, Any]
 Say = Callable[..., Any]
 
+# What libraries ask about the machine; nothing of the run goes into them, or comes out.
+_ASKING = {"uname", "ldconfig", "lscpu", "lsb_release", "nvidia-smi", "true"}
 _ARGV = 16  # words of a command line
+_WORD = 1000  # characters of one
 _PROCESSES = 1000
 _MIXED_PROCESSES = 16
 _WRITERS = 2000
@@ -47,7 +50,10 @@ class Tracer:
         self._ledger = Ledger()
         self._said = _Said(spec["folder"])
         self._mixed: Dict[str, int] = {}
-        self._told = 0  # processes
+        self._told = 0  # processes that were looked at
+        self._waiting: List[str] = []  # those of them that may be told of by somebody who knows more
+        self._pythons: Set[int] = set()
+        self._processes = 0
         self._booted_ns = int((time.time() - system.boot_s()) * 1e9)
         self._checkpoints = Checkpoints(self._ledger, places, self.digests, open_files, self._wall)
         self._inputs = inputs.Inputs(spec, self._ledger, places, self.digests, self._wall)
@@ -58,31 +64,46 @@ class Tracer:
         """Take in what is new, and tell of it."""
         for record in self._reader.look():
             self._ledger.feed(record)
-        self._tell_processes()
+        self._tell_processes(False)
         for use in self._ledger.new_uses():
             self._tell_use(use)
         self._tell_mixed(say)
         self._said.all(self._checkpoints.look())
         self._said.all(self._inputs.look())
 
-    def _tell_processes(self) -> None:
-        names = list(self._ledger.processes)
-        for name in names[self._told : _PROCESSES]:
+    def _tell_processes(self, ended: bool) -> None:
+        """Each once. Of a Python with both layers it is the hook that knows more; the C layer is a moment earlier."""
+        fresh = [*self._waiting, *list(self._ledger.processes)[self._told :]]
+        self._told, self._waiting = len(self._ledger.processes), []
+        for name in fresh:
             process = self._ledger.processes[name]
-            argv = redaction.mask_argv(list(process.argv[:_ARGV]), self._spec["secrets"])
-            self._said.one(
-                {
-                    "record": "process",
-                    "at": self._wall(process.ms),
-                    "pid": process.pid,
-                    "parent": process.parent,
-                    "rank": process.rank,
-                    "executable": process.executable,
-                    "version": process.version or None,
-                    "argv": argv,
-                }
-            )
-        self._told = len(names)
+            if not process.version and _is_python(process.executable) and not ended:
+                self._waiting.append(name)
+                continue
+            if process.version:
+                self._pythons.add(process.pid)
+            elif process.pid in self._pythons and _is_python(process.executable):
+                continue
+            self._tell_process(process)
+            self._ledger.processes[name] = process._replace(argv=())
+
+    def _tell_process(self, process: Process) -> None:
+        self._processes += 1
+        if self._processes > _PROCESSES:
+            return
+        argv = redaction.mask_argv(list(process.argv[:_ARGV]), self._spec["secrets"])
+        self._said.one(
+            {
+                "record": "process",
+                "at": self._wall(process.ms),
+                "pid": process.pid,
+                "parent": process.parent,
+                "rank": process.rank,
+                "executable": process.executable,
+                "version": process.version or None,
+                "argv": [word[:_WORD] for word in argv],
+            }
+        )
 
     def _tell_use(self, use: Use) -> None:
         place = self._places.on_node(use.path)
@@ -108,7 +129,8 @@ class Tracer:
                 "how": use.how,
                 "rank": use.user.rank,
                 "pid": use.user.pid,
-            }
+            },
+            use.is_first,
         )
 
     def _tell_mixed(self, say: Say) -> None:
@@ -130,6 +152,7 @@ class Tracer:
     def finish(self, say: Say) -> None:
         """The tasks are over: identify what is left, and say what could not be seen."""
         self.look(say)
+        self._tell_processes(True)
         self._said.all(self._checkpoints.finish())
         self._said.all(self._inputs.finish())
         self._tell_writers()
@@ -163,8 +186,7 @@ class Tracer:
         ledger = self._ledger
         found = []
         program = os.path.basename(self._spec["argv"][0])
-        is_python = program.startswith(("python", "pypy"))
-        silent = sorted(ledger.silent | (set() if is_python else {program}))
+        silent = sorted((ledger.silent | (set() if _is_python(program) else {program})) - _ASKING)
         if "c" not in ledger.layers and silent:
             names = ", ".join(silent[:8]) + (", ..." if len(silent) > 8 else "")
             what = "inputs, outputs: files that programs other than Python opened (%s)" % names
@@ -200,6 +222,10 @@ class Tracer:
         return rfc3339(self._booted_ns + ms * 1000000) or ""
 
 
+def _is_python(executable: str) -> bool:
+    return os.path.basename(executable).startswith(("python", "pypy"))
+
+
 def _user(user: User) -> Dict[str, Any]:
     return {"rank": user.rank, "pid": user.pid}
 
@@ -217,13 +243,14 @@ class _Said:
         for line in lines:
             self.one(line)
 
-    def one(self, line: Line) -> None:
+    def one(self, line: Line, whoever: bool = False) -> None:
+        """whoever: it is the same line whoever did it, for it depends on chance who is seen to be the first."""
         if self._keys is None:
-            self._keys = self._read()
-        key = _key(line)
-        if key in self._keys:
+            self._keys = {key for past in past_lines(self._folder, protocol.TRACE) for key in _keys(past)}
+        by_this, by_anybody = _keys(line)
+        if (by_anybody if whoever else by_this) in self._keys:
             return
-        self._keys.add(key)
+        self._keys.update((by_this, by_anybody))
         if self._stream is None:
             self._stream = Stream(self._folder, protocol.TRACE)
         self._stream.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
@@ -234,19 +261,13 @@ class _Said:
             self._stream.close()
             self._stream = None
 
-    def _read(self) -> Set[str]:
-        path = os.path.join(self._folder, "streams", protocol.TRACE)
-        try:
-            with open(path, "rb+") as file:
-                whole = protocol.whole_lines(file.read())
-                file.truncate(len(whole))
-        except FileNotFoundError:
-            return set()
-        return {_key(json.loads(line)) for line in whole.splitlines()}
+
+def _keys(line: Line) -> Tuple[str, str]:
+    """What makes a line another one; and that, whoever did what it tells."""
+    names = _KEYS.get(str(line.get("record")), _KEY)
+    found = [line.get(name) for name in names]
+    return json.dumps([*found, line.get("pid")]), json.dumps([*found, None])
 
 
-def _key(line: Line) -> str:
-    """What makes a line another one."""
-    return json.dumps(
-        [line.get(name) for name in ("record", "path", "pid", "blob", "sha256", "problem", "argv")]
-    )
+_KEY = ("record", "path", "blob", "sha256", "problem", "argv")
+_KEYS = dict.fromkeys(("input", "folder", "read"), ("record", "path"))  # what it was at first

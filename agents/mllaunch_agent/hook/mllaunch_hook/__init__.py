@@ -37,6 +37,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_EMPTYING = os.O_TRUNC | os.O_EXCL
 _NO_FILE = os.O_DIRECTORY | os.O_PATH
 _HIGH_FD = 700  # programs that close or count descriptors begin with the low ones
 _ALONE = 2000  # files that are recorded one by one; of more, only their folders, and marks
@@ -64,6 +65,7 @@ _file = ""  # of this process
 _fd = -1
 _identity = (0, 0)
 _pid = 0
+_fork_ms = None  # when the fork under way began
 _torn = False
 _alone = 0
 _known = set()  # names, as given, that need no second look
@@ -91,7 +93,7 @@ def install():
     argv = getattr(sys, "orig_argv", None) or [sys.executable, *getattr(sys, "argv", ())]
     _who = (sys.executable or "", "%d.%d.%d" % sys.version_info[:3], *argv[:64])
     _begin()
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_forking, after_in_child=_forked)
     sys.meta_path.insert(0, _Finder)
     sys.addaudithook(_listener(_HANDLERS, _is_own))
 
@@ -123,11 +125,14 @@ def _begin():
     record(b"P", b"python", *who, program, version, folder, *argv)
 
 
-def record(kind, *fields):
+def record(kind, *fields, ms=None):
     """Append one record. fields: bytes without TAB and newline (see _text). Loses it where the disk is full."""
-    global _torn
-    line = b"\t".join((kind, b"%d" % (_System.clock(_BOOTTIME) * 1000), *fields)) + b"\n"
+    global _torn, _fork_ms
+    if ms is None:
+        ms = _System.clock(_BOOTTIME) * 1000
+    line = b"\t".join((kind, b"%d" % ms, *fields)) + b"\n"
     if _pid != _System.pid():  # a fork that Python was not told of
+        _fork_ms = None
         _forked()
     try:
         fd = _descriptor()
@@ -173,9 +178,15 @@ def _is_ours(fd):
     return (info.st_dev, info.st_ino) == _identity
 
 
+def _forking():
+    """What code the child has from its parent is a question of when this was: it may take its time to begin."""
+    global _fork_ms
+    _fork_ms = _System.clock(_BOOTTIME) * 1000
+
+
 def _forked():
     """A child has a file of its own, and has opened nothing yet."""
-    global _pid, _alone
+    global _pid, _alone, _fork_ms
     try:
         if _is_ours(_fd):
             _System.close(_fd)
@@ -183,7 +194,8 @@ def _forked():
         for seen in (_known, _near, _versions, _folders, _code_seen, _written, _silent):
             seen.clear()
         _begin()
-        record(b"I", b"%d" % _System.parent())
+        record(b"I", b"%d" % _System.parent(), ms=_fork_ms)
+        _fork_ms = None
     except Exception:  # what leaves here is printed
         pass
 
@@ -217,7 +229,22 @@ def _path(given):
         return None
     if path[0] != "/":
         path = _System.cwd() + "/" + path
+    if "/.." in path:
+        path = _without_links(path)
     return None if path.startswith(_skipped) or "/site-packages/" in path else path
+
+
+def _without_links(path):
+    """What a way up after a link leads to is not what the names alone say."""
+    folder, _, name = path.rpartition("/")
+    try:
+        fd = _System.open(folder or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return path
+    try:
+        return posix.readlink("/proc/self/fd/%d" % fd).rstrip("/") + "/" + name
+    finally:
+        _System.close(fd)
 
 
 def _path_at(given, folder_fd):
@@ -268,10 +295,11 @@ def _opened(args):
     if flags & _WRITING:
         path = _path(path)
         if path is not None:
+            if flags & os.O_RDWR and not flags & _EMPTYING and _exists(path):
+                _see(path)
             wrote(path)
-    elif type(path) is not str or (path not in _known and path not in _near):
-        if not flags & _NO_FILE:
-            _see(path)
+    elif (type(path) is not str or (path not in _known and path not in _near)) and not flags & _NO_FILE:
+        _see(path)
 
 
 def _see(given):
@@ -370,6 +398,18 @@ def _renamed(args):
         record(b"M", _text(source or _name(args[0])), _text(target or _name(args[1])))
 
 
+def _named_again(args):
+    source, target = _path_at(args[0], args[2]), _path_at(args[1], args[3])
+    if source is not None and target is not None:
+        record(b"K", _text(source), _text(target))
+
+
+def _cut(args):
+    path = _path(args[0])
+    if path is not None:
+        wrote(path)
+
+
 def _removed(args):
     path = _path_at(args[0], args[1])
     if path is not None and path in _written:
@@ -382,13 +422,22 @@ def _compiled(args):
         return
     path = _path(name) if isinstance(source, (bytes, str, bytearray, memoryview)) else None
     found = _content(path) if path is not None else None
-    if found is None:
+    if found is None and (path is None or not _is_in_archive(path)):
         return  # generated code, whatever it calls itself; or the main script, whose source is not told
     source = source.encode("utf-8", "surrogatepass") if isinstance(source, str) else bytes(source)
-    if source != found and source == _as_text(found):
+    if found is not None and source != found and source == _as_text(found):
         source = found
     if source == found or path.endswith(".py"):  # else it was made of the file, such as a template's code
         _took("source", path, source)
+
+
+def _is_in_archive(path):
+    """Whether one of the folders that a path names is a file: a zip that is imported from."""
+    while "/" in path[1:]:
+        path = path.rpartition("/")[0]
+        if _exists(path):
+            return not _System.stat(path).st_mode & 0o040000
+    return False
 
 
 def _as_text(content):
@@ -405,7 +454,9 @@ def _executed(args):
         return
     path = _path(name)
     if path is not None and path not in _code_seen:
-        _took("bytecode", path, _content(path))
+        source = _content(path)
+        if source is not None:
+            _took("bytecode", path, source)
 
 
 def _ran(args):
@@ -538,7 +589,7 @@ def _child(program, words, environment):
     why = None
     if _is_isolated(words):
         why = b"isolated"
-    elif environment is not None and not _has_hook(environment):
+    elif not _has_hook(_System.environ if environment is None else environment):
         why = b"environment"
     if why is not None:
         record(b"X", why, *map(_text, words))
@@ -574,9 +625,10 @@ def _has_hook(environment):
 
 
 def _database(args):
-    name = _name(args[0])
+    name, is_read_only = _name(args[0]), False
     if name and name[:5] == "file:":
-        name = name[5:].partition("?")[0]
+        name, _, options = name[5:].partition("?")
+        is_read_only = "mode=ro" in options.split("&")
         name = "/" + name.lstrip("/") if name[:1] == "/" else name
     if not name or name == ":memory:":
         return
@@ -584,14 +636,16 @@ def _database(args):
     if path is not None:
         if _exists(path):
             _see(path)
-        wrote(path)
+        if not is_read_only:
+            wrote(path)
 
 
 _HANDLERS = {
     "open": _opened,
     "os.chdir": _moved,
     "os.rename": _renamed,
-    "os.link": _renamed,
+    "os.link": _named_again,
+    "os.truncate": _cut,
     "os.remove": _removed,
     "compile": _compiled,
     "exec": _executed,

@@ -95,9 +95,11 @@ def _follow_dispatched(module, name, read, write):
     if implementation is None or dispatcher is None or dispatch is None:
         return False
     try:
-        setattr(module, name, dispatch(dispatcher, verify=False)(_following(implementation, read, write)))
+        followed = dispatch(dispatcher, verify=False)(_following(implementation, read, write))
+        followed.__dict__.pop("__signature__", None)  # where it is not verified, it is the dispatcher's
     except Exception:  # another numpy
         return False
+    setattr(module, name, followed)
     return True
 
 
@@ -105,7 +107,7 @@ def _following(function, read, write):
     @functools.wraps(function)
     def followed(*args, **kwargs):
         path = _quietly(_path_of, read or write, args, kwargs)
-        if path is not None and write:
+        if path is not None and (write or _is_shared(read, args, kwargs)):
             _quietly(hook.wrote, path)
         result = function(*args, **kwargs)
         if path is not None:
@@ -118,6 +120,11 @@ def _following(function, read, write):
     followed.__code__ = followed.__code__.replace(co_filename=_UNNOTICED)
     followed.__mllaunch__ = True
     return followed
+
+
+def _is_shared(by, args, kwargs):
+    """Whether torch.from_file makes a tensor that writes through to the file."""
+    return by == "torch.from_file" and bool(_argument(args, kwargs, 1, "shared"))
 
 
 def _quietly(function, *args):
@@ -236,6 +243,9 @@ def _followed_class(real, by):
 
         def __getattr__(cls, name):
             return getattr(real, name)
+
+        def __repr__(cls):
+            return repr(real)
 
         @property
         def __signature__(cls):
