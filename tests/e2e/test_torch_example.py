@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.coverage import packages
+from tests.e2e.harness import Home, Mllaunch
+
 MLLAUNCH = [sys.executable, "-c", "from mllaunch.cli.main import main; main()"]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "torch"
 FILES = {".gitignore", "README.md", "mllaunch.yaml", "requirements.txt", "train.py"}
@@ -74,3 +77,29 @@ def test_where_packages_come_from_is_left_to_the_user(name: str) -> None:
 
 def test_its_packages_have_no_versions() -> None:
     assert (EXAMPLE / "requirements.txt").read_text().split() == ["torch", "numpy"]
+
+
+@pytest.mark.real("torch")
+def test_it_goes_on_from_its_checkpoint_and_begins_anew_from_its_weights(home: Home, tmp_path: Path) -> None:
+    python, problem = packages.python()
+    if python is None:
+        pytest.skip(f"torch cannot be installed: {problem}")
+    Mllaunch(home, tmp_path)("init", "--example", "torch", "sums", check=True)
+    mllaunch = Mllaunch(home, tmp_path / "sums")
+    first = mllaunch("run", "--python", python, "train.py", "--epochs", "1", check=True).run_name
+    mllaunch.wait_sealed(first)
+    done = mllaunch("resume", first, "-f", "--", "--epochs", "2", check=True)
+    assert re.findall(r"epoch (\d)/2", done.stdout) == ["2"]
+    second = done.run_name
+    mllaunch.wait_sealed(second)
+    anew = mllaunch("resume", second, "--from-weights", "-f", "--", "--epochs", "1", check=True).run_name
+    mllaunch.wait_sealed(anew)
+    told = mllaunch("provenance", anew, "--json", check=True).document
+    [parent] = told["lineage"]["parents"]
+    assert (parent["name"], parent["kind"]) == (second, "weights")
+    [weights] = [entry for entry in told["inputs"] if entry["kind"] == "checkpoint"]
+    assert (weights["format"], weights["produced_by"]["name"]) == ("torch", second)
+    assert weights["loaded_by"] == "torch.load"
+    saved = [entry for entry in told["outputs"] if entry["kind"] == "checkpoint"]
+    assert {entry["by"] for entry in saved} == {"torch.save"}
+    mllaunch.close()
