@@ -59,7 +59,7 @@ def parse_tree(text: bytes) -> Dict[str, Listed]:
 
 
 def follow(
-    watch: "CodeWatch", root: str, rank: Optional[int], say: Say, blobs: "BlobLog", ending: threading.Event
+    watch: "CodeWatch", root: str, say: Say, blobs: "BlobLog", ending: threading.Event, began_ns: int
 ) -> None:
     """Compare the code in ``root`` to the commit, then look at it again and again until the end."""
     verified = False
@@ -67,12 +67,12 @@ def follow(
         is_last = ending.is_set()
         began_s = time.monotonic()
         try:
-            look(watch, root, rank, say, blobs)
+            look(watch, root, None, say, blobs)
         except OSError:
             return  # the folder itself has gone; what was deleted is found at the end
         if watch.is_verified and not verified:
             verified = True
-            say_verified(watch, rank, say)
+            say_verified(watch, root, None, say, began_ns)
         if is_last:
             return
         ending.wait(max(_LOOK_S, _SHARE * (time.monotonic() - began_s)))
@@ -86,8 +86,14 @@ def look(watch: "CodeWatch", root: str, rank: Optional[int], say: Say, blobs: "B
         say(protocol.CODE_CHANGED, rank=rank, **change)
 
 
-def say_verified(watch: "CodeWatch", rank: Optional[int], say: Say) -> None:
-    differing = watch.differing()
+def say_verified(watch: "CodeWatch", root: str, rank: Optional[int], say: Say, began_ns: int) -> None:
+    """Tell how the code was when the tasks began: what they have changed since is no difference from the commit.
+
+    began_ns: just before they did, by the clock that file times are taken from.
+    """
+    differing = [
+        path for path in watch.differing() if not _has_changed_since(os.path.join(root, path), began_ns)
+    ]
     say(
         protocol.CODE_VERIFIED,
         rank=rank,
@@ -95,6 +101,16 @@ def say_verified(watch: "CodeWatch", rank: Optional[int], say: Say) -> None:
         files=len(watch),
         differing=differing[:_NAMED],
     )
+
+
+def _has_changed_since(path: str, time_ns: int) -> bool:
+    """Whether a file was written, or removed from its folder, at that time or later."""
+    for place in (path, os.path.dirname(path)):
+        try:
+            return os.lstat(place).st_ctime_ns >= time_ns
+        except OSError:
+            continue
+    return True
 
 
 def listing(tree: str, cached: str) -> Dict[str, Listed]:

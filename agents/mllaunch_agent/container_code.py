@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Set
 
-from mllaunch_agent import codewatch, container, container_files, protocol
+from mllaunch_agent import codewatch, container, container_files, protocol, tracing
 from mllaunch_agent.engine import Engine, EngineError
 from mllaunch_agent.probes.container import TREE
 from mllaunch_agent.runtimes import Say
@@ -70,7 +70,8 @@ class ContainerCode:
                         codewatch.look(watch, root, rank, say, blobs)
                         if watch.is_verified and rank not in self._verified:
                             self._verified.add(rank)
-                            codewatch.say_verified(watch, rank, say)
+                            began_ns = tracing.began_ns(self._spec["folder"])
+                            codewatch.say_verified(watch, root, rank, say, began_ns)
                 except PermissionError:
                     pause_s = _CODE_ASK_S
                     self._ask_for_changes(say, rank, record)

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Dict, List, Optional
 
-from mllaunch_agent import codewatch, hashing, protocol
+from mllaunch_agent import codewatch, hashing, protocol, tracing
 from mllaunch_agent.blobs import BlobLog
 from mllaunch_agent.runtimes import Say
 from mllaunch_agent.tracing.places import Places
@@ -54,7 +54,7 @@ class ProcessCode:
         listed = codewatch.listing(tree, cached)
         past = [e for e in self._supervisor.events.past if e["kind"] == protocol.CODE_CHANGED]
         watch = codewatch.CodeWatch(listed, {e["path"]: e["after"] for e in past})
-        codewatch.follow(watch, self._root, None, say, blobs, ending)
+        codewatch.follow(watch, self._root, say, blobs, ending, tracing.began_ns(self._spec["folder"]))
 
     def say_added(self) -> None:
         """Tell of source files that were added to the checkout, of which the commit knows nothing; after the end."""

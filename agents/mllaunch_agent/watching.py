@@ -105,6 +105,7 @@ class Watcher:
         def guarded() -> None:
             try:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+                system.lower_io_priority()
                 work()
             except Exception as e:  # noqa: BLE001  a probe must not take the others along
                 traceback.print_exc()

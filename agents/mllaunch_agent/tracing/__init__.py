@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["HOOK", "folder_of", "prepare"]
+__all__ = ["HOOK", "began_ns", "folder_of", "prepare"]
 
 HOOK = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "hook")  # goes on PYTHONPATH
 
@@ -21,3 +21,11 @@ def prepare(attempt: str) -> None:
     began = os.path.join(folder, "began")  # what code has changed since is kept by the hook
     if not os.path.exists(began):
         os.close(os.open(began, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def began_ns(attempt: str) -> int:
+    """Just before the tasks began, by the clock that file times are taken from; 0 if that is not known any more."""
+    try:
+        return os.stat(os.path.join(folder_of(attempt), "began")).st_mtime_ns
+    except OSError:
+        return 0

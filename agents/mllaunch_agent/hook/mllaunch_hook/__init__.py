@@ -587,22 +587,23 @@ def _child(program, words, environment):
             record(b"N", _text(program))
         return
     why = None
-    if _is_isolated(words):
+    begins_by_itself = "mllaunch_begin" in sys.modules  # from the image's own site-packages, which only -S leaves out
+    if _is_isolated(words, "S" if begins_by_itself else "IES"):
         why = b"isolated"
-    elif not _has_hook(_System.environ if environment is None else environment):
+    elif not begins_by_itself and not _has_hook(_System.environ if environment is None else environment):
         why = b"environment"
     if why is not None:
         record(b"X", why, *map(_text, words))
 
 
-def _is_isolated(words):
+def _is_isolated(words, letters):
     """Whether the options of a Python keep the hook out."""
     words = iter(words[1:])
     for word in words:
         if word[:1] != "-" or word[:2] == "--":
             return False
         for number, letter in enumerate(word[1:], 2):
-            if letter in "IES":
+            if letter in letters:
                 return True
             if letter in "cm":
                 return False
