@@ -87,7 +87,8 @@ class Inputs:
         found: List[Line] = []
         now_ms = system.boot_s() * 1000
         for path, access, kind in list(self._untold()):  # and the files of each folder are counted
-            is_early = kind != "checkpoint" and (self._is_bulk(path) or now_ms - access.ms < _SETTLING_MS)
+            # Samples of a data set may look like checkpoints, too: of very many, the folder is told.
+            is_early = self._is_bulk(path) or (kind != "checkpoint" and now_ms - access.ms < _SETTLING_MS)
             if not is_early and system.boot_s() < until_s:
                 found += self._told(path, access, kind)
         return found
@@ -98,10 +99,12 @@ class Inputs:
         untold = list(self._untold())  # and the files of each folder are counted
         roots = self._roots()
         for path, access, kind in untold:
-            if kind == "checkpoint" or not (_is_below(path, roots) or system.boot_s() > until_s):
+            if _is_below(path, roots) or (self._places.data_of(path) and self._is_bulk(path)):
+                continue
+            if kind == "checkpoint" or system.boot_s() < until_s:
                 found += self._told(path, access, kind)
             else:
-                self._left_out += not _is_below(path, roots)
+                self._left_out += 1
         found += self._declared()
         for number, root in enumerate(roots):
             found += self._folder(root, len(self._spec["data"]) + number)
@@ -152,7 +155,7 @@ class Inputs:
         if kind is None:
             kind = self._classified[path] = self._classify(path)
         is_loaded = access.by and not access.by.startswith(("numpy.load", "joblib."))
-        return "checkpoint" if is_loaded and kind in ("data", "file") else kind
+        return "checkpoint" if is_loaded and kind != "code" else kind
 
     def _classify(self, path: str) -> str:
         if self._places.data_of(path):

@@ -269,3 +269,23 @@ def test_there_is_an_end_to_what_is_listed_one_by_one(attempt: Attempt, monkeypa
     assert attempt.inputs.missed() == [
         ("inputs: 3 more files that were read", "there are too many, or they are too large")
     ]
+
+
+def test_weights_among_the_declared_data_are_a_checkpoint_and_samples_in_that_form_are_not(
+    attempt: Attempt,
+) -> None:
+    attempt.data = ["data"]
+    attempt.begin()
+    attempt.write("data/start.pt", tensors())
+    attempt.note("R", "data/start.pt")
+    attempt.note("L", "torch.load", "data/start.pt")
+    (line,) = look(attempt)
+    assert (line["path"], line["kind"]) == ("data/start.pt", "checkpoint")
+    for number in range(200):
+        attempt.write(f"samples/{number}.pt", b"x%d" % number)
+        attempt.note("R", f"samples/{number}.pt")
+        attempt.note("L", "torch.load", f"samples/{number}.pt")
+    assert look(attempt, 5) == []
+    told = finish(attempt)
+    assert [line["path"] for line in told if line["record"] == "folder"] == ["samples"]
+    assert [line for line in told if line["record"] == "input"] == []
