@@ -28,9 +28,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef READS
-#define READS 65536 /* files that are remembered one by one, a power of two */
-#endif
+#define READS 65536 /* names that are remembered, a power of two */
+#define ALONE 2000 /* files that are noted one by one; of more, only their folders, and marks */
 #define FOLDERS 8192
 #define WRITES 1024
 #define DESCRIPTORS 4096
@@ -47,7 +46,7 @@ static dev_t own_device;
 static ino_t own_inode;
 static pid_t owner;
 static _Atomic uint64_t reads[READS], folders[FOLDERS], written[WRITES];
-static _Atomic uint32_t read_count;
+static _Atomic uint32_t read_count, name_count;
 static uint32_t written_at[WRITES]; /* seconds since boot */
 static _Atomic uint8_t writing[DESCRIPTORS];
 static _Atomic uint32_t moves; /* counts changes of the working folder, after which relative names are other files */
@@ -88,6 +87,19 @@ static int add(_Atomic uint64_t *table, uint32_t size, uint64_t number)
         }
     }
     return 1;
+}
+
+static int is_known(_Atomic uint64_t *table, uint32_t size, uint64_t number)
+{
+    uint32_t i, at = (uint32_t)(number >> 32) & (size - 1);
+    for (i = 0; i < 64; i++, at = (at + 1) & (size - 1)) {
+        uint64_t there = atomic_load_explicit(&table[at], memory_order_relaxed);
+        if (there == number)
+            return 1;
+        if (there == 0)
+            return 0;
+    }
+    return 0;
 }
 
 static int begins(const char *text, const char *prefix)
@@ -334,14 +346,20 @@ static void noted_read(int folder, const char *given, int fd)
     const char *path;
     struct stat info;
     uint64_t seed = given[0] == '/' ? 0 : atomic_load(&moves) * 2654435761u + (uint64_t)(folder + 200) * 40503u;
-    int is_full = atomic_load_explicit(&read_count, memory_order_relaxed) > READS / 4 * 3;
-    if (given[0] == '/' && is_skipped(given))
+    uint64_t number = hash(given, seed);
+    int is_full = atomic_load_explicit(&read_count, memory_order_relaxed) >= ALONE;
+    if (folder == AT_FDCWD && is_known(reads, READS, number))
         return;
-    if (!is_full && folder == AT_FDCWD && !add(reads, READS, hash(given, seed)))
+    if (given[0] == '/' && is_skipped(given))
         return;
     path = without_links(absolute(folder, given, buffer), fd, real);
     if (!path || is_skipped(path) || fstat(fd, &info) < 0 || !S_ISREG(info.st_mode))
         return;
+    if (folder == AT_FDCWD && atomic_load_explicit(&name_count, memory_order_relaxed) < READS / 4 * 3) {
+        atomic_fetch_add_explicit(&name_count, 1, memory_order_relaxed);
+        if (!add(reads, READS, number))
+            return; /* another thread was first */
+    }
     if (is_full && !holds_weights(path)) {
         mark(path);
         return;
@@ -595,6 +613,7 @@ static void forked(void)
     for (i = 0; i < WRITES; i++)
         atomic_store_explicit(&written[i], 0, memory_order_relaxed);
     atomic_store(&read_count, 0);
+    atomic_store(&name_count, 0);
     note_process();
 }
 

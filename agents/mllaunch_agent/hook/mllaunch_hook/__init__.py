@@ -3,7 +3,7 @@
 Everything here obeys three rules. Nothing may reach the user's program: no exception, no output, no changed object
 beyond the wrapped library functions. Nothing heavy is imported, and nothing is called that the user's code may have
 put in the place of something else. And each record is written at once, by one system call, so that a killed process
-loses none. The records are described in docs/trace.md.
+loses none. The records are described in docs/trace.md. It is one file because every process pays for its import.
 """
 
 import os
