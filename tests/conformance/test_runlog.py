@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mllaunch.domain.artifact import Artifact
-from mllaunch.domain.run import RunStatus
+from mllaunch.domain.run import Parent, RunStatus
 from mllaunch.domain.state import Reason, State
 from mllaunch.errors import NameTaken, NotFound, UsageError
 from mllaunch.ports import AttemptRef, RunQuery
@@ -431,3 +431,130 @@ def test_more_files_than_fit_into_one_transaction_are_all_found(log: ClosableRun
         1,
         0,
     ]
+
+
+def _with_runs(log: ClosableRunLog, *numbers: int) -> list[str]:
+    """Ids of new runs with these numbers."""
+    runs = [make_run(number) for number in numbers]
+    for run in runs:
+        log.add(run, QUEUED)
+    return [run.id for run in runs]
+
+
+def test_the_files_of_a_run_are_listed_by_kind_with_their_steps(log: ClosableRunLog) -> None:
+    one, two = _with_runs(log, 1, 2)
+    saved = [
+        _artifact(one, f"model-{step}\udcff.pt", f"{step:064x}", "checkpoint")._replace(step=step)
+        for step in (3, 1)
+    ]
+    log.add_artifacts([*saved, _artifact(one, "log.txt"), _artifact(two, "other.pt", kind="checkpoint")])
+    assert log.artifacts_of(one, ("checkpoint",)) == saved[::-1]  # by path
+    assert log.artifacts_of(one, ("file", "checkpoint")) == [*saved[::-1], _artifact(one, "log.txt")]
+    assert log.artifacts_of(one, ("data",)) == log.artifacts_of("none", ("file",)) == []
+
+
+def test_who_read_what_a_run_wrote_is_found_by_content(log: ClosableRunLog) -> None:
+    one, two, three = _with_runs(log, 1, 2, 3)
+    log.add_artifacts(
+        [
+            _artifact(one, "model.pt"),
+            _artifact(one, "model.pt", kind="checkpoint"),  # the same bytes, known twice over
+            _artifact(one, "copy.pt"),
+            _artifact(one, "model.pt", kind="input"),  # it reads again what it wrote
+            _artifact(one, "empty")._replace(sha256="00" * 32, size_bytes=0),
+            _artifact(one, "weights", "cd" * 32, kind="weights"),
+            _artifact(two, "start.pt", kind="input"),
+            _artifact(two, "empty", "00" * 32, kind="input")._replace(size_bytes=0),
+            _artifact(two, "start.pt", "cd" * 32, kind="input-weights"),
+            _artifact(three, "a.pt", kind="input"),
+            _artifact(three, "b.pt", kind="data"),
+            _artifact(three, "b.pt", kind="file"),  # written: no reading
+        ]
+    )
+    assert log.readers(one, ("file", "checkpoint"), ("input", "data")) == [
+        _artifact(two, "start.pt", kind="input"),
+        _artifact(three, "b.pt", kind="data"),
+        _artifact(three, "a.pt", kind="input"),
+    ]
+    assert log.readers(one, ("weights",), ("input-weights",)) == [
+        _artifact(two, "start.pt", "cd" * 32, kind="input-weights")
+    ]
+    assert log.readers(two, ("file", "checkpoint"), ("input", "data")) == []
+    assert log.readers("none", ("file",), ("input",)) == []
+
+
+def _parent(run_id: str, kind: str) -> Parent:
+    return Parent(
+        run_id, "brave-otter-1", kind, 1, 2, "model\udcff.pt", "ab" * 32, "a" * 40, (("lr", None, "1"),)
+    )
+
+
+def test_runs_that_were_started_from_another_are_its_children_until_they_are_removed(
+    log: ClosableRunLog, kind: str, tmp_path: Path
+) -> None:
+    [one] = _with_runs(log, 1)
+    resumed = make_run(3)._replace(parent=_parent(one, "resume"))
+    begun = make_run(2)._replace(parent=_parent(one, "weights"))
+    for run in (resumed, begun):
+        log.add(run, QUEUED)
+    other = reopened(kind, tmp_path)
+    assert other.children(one) == [(begun.id, "weights"), (resumed.id, "resume")]
+    assert other.get(resumed.id)[0] == resumed
+    other.close()
+    assert log.children(begun.id) == log.children("none") == []
+    log.remove(begun.id)
+    assert log.children(one) == [(resumed.id, "resume")]
+    log.remove(one)
+    assert log.get(resumed.id)[0].parent == _parent(one, "resume")  # a run may outlive what it came from
+
+
+def test_a_name_that_is_taken_leaves_no_child_behind(log: ClosableRunLog) -> None:
+    [one] = _with_runs(log, 1)
+    with pytest.raises(NameTaken):
+        log.add(make_run(2, name="brave-otter-1")._replace(parent=_parent(one, "resume")), QUEUED)
+    assert log.children(one) == []
+
+
+def test_whether_its_processes_mixed_code_is_part_of_a_runs_status(
+    log: ClosableRunLog, kind: str, tmp_path: Path
+) -> None:
+    one, two = _with_runs(log, 1, 2)
+    mixed = RUNNING._replace(mixed=True)
+    log.set_status(one, mixed)
+    log.set_view(AttemptRef(two, 1), "n", {}, was=0, now=1, status=mixed)
+    other = reopened(kind, tmp_path)
+    assert [row.status for row in other.rows(RunQuery())] == [mixed, mixed]
+    assert other.get(one)[1] == other.get(two)[1] == mixed
+    other.close()
+    log.set_status(one, SUCCEEDED)
+    assert log.get(one)[1] == SUCCEEDED
+
+
+def test_a_store_from_before_lineage_keeps_its_runs_and_files(
+    log: ClosableRunLog, kind: str, tmp_path: Path
+) -> None:
+    if kind != "sqlite":
+        pytest.skip("migrations are of the database")
+    [one] = _with_runs(log, 1)
+    log.add_artifacts([_artifact(one, "model\udcff.pt")])
+    log.set_status(one, SUCCEEDED)
+    log.close()
+    old = sqlite3.connect(tmp_path / "home" / "runlog.sqlite3", isolation_level=None)
+    for statement in (
+        "DROP TABLE child",
+        "ALTER TABLE run DROP COLUMN mixed",
+        "ALTER TABLE artifact DROP COLUMN step",
+        "PRAGMA user_version = 2",
+    ):
+        old.execute(statement)
+    old.close()
+    migrated = reopened(kind, tmp_path)
+    assert migrated.artifacts("ab" * 32) == [_artifact(one, "model\udcff.pt")]
+    assert migrated.get(one) == (make_run(1), SUCCEEDED)
+    assert migrated.children(one) == []
+    migrated.add_artifacts([_artifact(one, "new.pt", "cd" * 32, "checkpoint")._replace(step=4)])
+    assert [a.step for a in migrated.artifacts_of(one, ("checkpoint",))] == [4]
+    migrated.add(make_run(2)._replace(parent=_parent(one, "resume")), QUEUED)
+    assert migrated.children(one) == [(make_run(2).id, "resume")]
+    migrated.close()
+    check_integrity(kind, tmp_path / "home")

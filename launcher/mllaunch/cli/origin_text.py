@@ -10,6 +10,8 @@ from mllaunch.cli.sheet import Sheet
 
 _LISTED = 10
 _SHORT_COMMIT = 12
+_MARGIN = 16  # columns left of the text
+_NARROWEST = 20
 _SHORT_DIGEST = len("sha256:") + 12
 
 Document = dict[str, Any]
@@ -33,7 +35,11 @@ def render(document: Document, now: str, stream: IO[Any]) -> str:
     if len(shown) < len(makers):
         sheet.row("", f"... and by {len(makers) - len(shown)} more")
     if makers:
-        sheet.items("made from", list(tree(sheet, document["ancestors"])) or ["nothing that is known here"])
+        width = terminal.width(stream)
+        space = None if width is None else max(_NARROWEST, width - _MARGIN)
+        sheet.items(
+            "made from", list(tree(sheet, document["ancestors"], space)) or ["nothing that is known here"]
+        )
     sheet.items("read by", [f"{p['run']['name']}  as {p['path']}" for p in document["read_by"]], _LISTED)
     if makers:
         sheet.gap()
@@ -42,25 +48,32 @@ def render(document: Document, now: str, stream: IO[Any]) -> str:
     return sheet.text()
 
 
-def tree(sheet: Sheet, ancestors: list[Document], indent: str = "") -> Iterator[str]:
-    """One line for each file that went in, and below it what its maker was made from."""
+def tree(sheet: Sheet, ancestors: list[Document], width: int | None, indent: str = "") -> Iterator[str]:
+    """One line for each file that went in, and below it what its maker was made from; two where one is too wide."""
     for number, entry in enumerate(ancestors):
         is_last = number == len(ancestors) - 1
-        yield f"{indent}{'└─' if is_last else '├─'} {_made_from(sheet, entry)}"
-        yield from tree(sheet, entry["from"], indent + ("   " if is_last else "│  "))
+        file, maker = _made_from(sheet, entry)
+        head, below = indent + ("└─ " if is_last else "├─ "), indent + ("   " if is_last else "│  ")
+        if width is not None and len(head) + len(file) + len(maker) > width:
+            yield head + file
+            yield below + ("│  " if entry["from"] else "   ") + maker.lstrip(", ")
+        else:
+            yield head + file + maker
+        yield from tree(sheet, entry["from"], width, below)
 
 
-def _made_from(sheet: Sheet, entry: Document) -> str:
+def _made_from(sheet: Sheet, entry: Document) -> tuple[str, str]:
+    """The file, and who made it."""
     digest = entry["digest"][:_SHORT_DIGEST] if sheet.on_terminal else entry["digest"]
     made = entry["produced_by"]
     words = f"{entry['kind']}: {entry['path']}  {digest}"
     if made is None:
-        return f"{words}, made by no run that is known here"
+        return words, ", made by no run that is known here"
     step = f" at step {made['step']}" if made["step"] is not None else ""
     known = f", as {made['path']}" if made["path"] != entry["path"] else ""
     code = made["code"]
     commit = f", code {code['commit'][:_SHORT_COMMIT]}" if code else ", a run that was forgotten"
-    return f"{words} of {made['name'] or made['run']}{step}{known}{commit}"
+    return words, f" of {made['name'] or made['run']}{step}{known}{commit}"
 
 
 def _image(sheet: Sheet, places: list[Document], now: str) -> None:

@@ -23,10 +23,13 @@ _LISTED = 20
 def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     """From the command line to a started run; None after --dry-run."""
     from mllaunch.cli.settling import settled
+    from mllaunch.usecases.submit import secret_values
+    from mllaunch_agent.redaction import mask_argv
 
     parent, status = settled(app, reference)
     kind = rules.kind_of(asked["from_weights"])
     rules.check_may_resume(parent, status, kind)
+    _check_data(parent)
     document = _document(app, parent, status)
     found, passed = rules.choose(
         parent,
@@ -41,7 +44,12 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     checkpoint = _checkpoint(app, run_id, parent, found, kind)
     template = config.weights_args if asked["from_weights"] else config.resume_args
     args, own = rules.arguments(parent, template, checkpoint["path"], asked["extra"])
-    params = rules.params_of(parent, own, asked["extra"])
+    environment = rules.environment_of(parent, _variables(asked["env"]), app.environ)
+    choice = _runtime(app, parent)
+    job = rules.job_of(parent, args, environment, runtime_why=choice.why, **_wishes(parent, asked))
+    # As they are recorded and shown: with secrets masked.
+    extra = mask_argv(asked["extra"], secret_values(job, app.environ))
+    params = rules.params_of(parent, own, extra)
     edge = rules.parent_of(
         parent,
         kind,
@@ -50,14 +58,24 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
         rules.differences(parent, params, own),
         () if is_same else _changed_files(app, parent, snapshot),
     )
-    environment = rules.environment_of(parent, _variables(asked["env"]), app.environ)
-    job = rules.job_of(parent, args, environment, **_wishes(parent, asked))
     python = job.argv[0] if job.script is not None else None
-    what = Launchable(job, snapshot, config, _runtime(app, parent), python, edge, checkpoint)
+    what = Launchable(job, snapshot, config, choice, python, edge, checkpoint)
     run = make_run(app, what, asked["name"])._replace(id=run_id, params=params)
     if not asked["as_json"]:
         _say(edge, passed, document)
     return launch(app, what, run, asked)
+
+
+def _check_data(parent: Run) -> None:
+    """Its data are where they were, as when it was submitted."""
+    for path in parent.spec.data:
+        place = os.path.join(parent.snapshot.repository, path)
+        if not os.path.exists(place):
+            raise NotFound(
+                "data",
+                f"the data of {parent.name} are not there any more: {place}",
+                hint="put them there again, or a symbolic link to them",
+            )
 
 
 def _document(app: App, run: Run, status: RunStatus) -> dict[str, Any]:
@@ -72,6 +90,8 @@ def _document(app: App, run: Run, status: RunStatus) -> dict[str, Any]:
 
 def _verified(app: App, run: Run, candidate: rules.Candidate) -> rules.Found | str:
     """Where the checkpoint lies here, once all of it was read; or what is wrong with it."""
+    from stat import S_ISDIR, S_ISREG
+
     from mllaunch.ports import AttemptRef
     from mllaunch_agent import checkpoint
 
@@ -82,8 +102,11 @@ def _verified(app: App, run: Run, candidate: rules.Candidate) -> rules.Found | s
     place = os.path.join(work, candidate.path)  # one that was written elsewhere has an absolute path
     try:
         keys = checkpoint.keys(place)
-        if not os.path.isdir(place) and os.stat(place).st_size != candidate.size_bytes:
-            return f"{os.stat(place).st_size} bytes are there of {candidate.size_bytes}"
+        info = os.stat(place)
+        if not (S_ISREG(info.st_mode) or S_ISDIR(info.st_mode)):
+            return "it is no regular file any more"
+        if S_ISREG(info.st_mode) and info.st_size != candidate.size_bytes:
+            return f"{info.st_size} bytes are there of {candidate.size_bytes}"
         if checkpoint.digest_of(place) != candidate.sha256:
             return "its bytes are not those that the run wrote"
         return (
@@ -121,7 +144,7 @@ def _checkpoint(app: App, run_id: str, parent: Run, found: rules.Found, kind: st
 def _same_code(app: App, parent: Run) -> tuple[Snapshot, str | None]:
     """The parent's snapshot, from the user's repository or else from the run log; and the folder of its files."""
     from mllaunch.capture import codestore, trees
-    from mllaunch.capture.git import GitFailed
+    from mllaunch.capture.git import Git, GitFailed
 
     snapshot = parent.snapshot
     if parent.spec.in_place:
@@ -131,9 +154,11 @@ def _same_code(app: App, parent: Run) -> tuple[Snapshot, str | None]:
             hint="mllaunch resume --code current",
         )
     try:
+        # Its files may be at hand when the repository is gone, which is to keep the commit for the new run, too.
+        Git(snapshot.git_dir, git_dir=snapshot.git_dir).run("cat-file", "-e", f"{snapshot.commit}^{{tree}}")
         return snapshot, trees.ensure(app.trees, snapshot)
     except (MllaunchError, GitFailed, OSError):
-        kept = snapshot._replace(git_dir=app.code.path)
+        kept = snapshot._replace(git_dir=codestore.repository(app.code.path, snapshot.commit).cwd)
     if codestore.has_submodules(app.code.path, snapshot.commit):
         raise MllaunchError(
             "submodules",
@@ -212,6 +237,7 @@ def _runtime(app: App, parent: Run) -> Choice:
 
 def _say(edge: Parent, passed: list[str], document: dict[str, Any]) -> None:
     """What it starts from, and in what it is not the parent, before it starts."""
+    from mllaunch.cli import terminal
     from mllaunch.domain.render import escape
 
     def line(mark: str, what: str, text: str) -> None:
@@ -219,14 +245,15 @@ def _say(edge: Parent, passed: list[str], document: dict[str, Any]) -> None:
 
     step = f" at step {edge.step}" if edge.step is not None else ""
     how = "goes on from" if edge.kind == rules.RESUME else "begins with the weights of"
-    line("✓", "from", f"{how} {edge.run_name}{step}: {edge.path}, sha256:{edge.sha256[:12]}, verified")
+    line(terminal.green("✓", sys.stderr), "from", f"{how} {edge.run_name}{step}")
+    line(" ", "", f"{edge.path}, sha256:{edge.sha256[:12]}, verified")
     for text in passed:
         line("-", "", f"passed over {text}")
     for path in dict.fromkeys(c["path"] for c in document["code"]["changes"] if c["in_use"] == "yes"):
         line(
             "!",
             "code",
-            f"{path} was edited while {edge.run_name} ran and took effect; its commit has it unedited",
+            f"{path}: an edit took effect while {edge.run_name} ran; the commit has it unedited",
         )
     for text in edge.files[:_LISTED]:
         line("!", "code", f"differs from {edge.run_name}: {text}")

@@ -121,10 +121,7 @@ def _is_covered(view: Mapping[str, Any]) -> bool:
 
 
 def mixed(views: Views) -> list[dict[str, Any]]:
-    """[{path, attempt, node, versions: [{blob, by, processes}]}]: files of which processes had different versions.
-
-    Nodes that started with different code are listed as well, each node as a version.
-    """
+    """[{path, attempt, node, versions: [{blob, by, processes}]}]: files of which processes had different versions."""
     newest: dict[tuple[int, str, str], dict[str, Any]] = {}
     for (number, node), view in views.items():
         for found in view.get("code_mixed", ()):
@@ -151,9 +148,16 @@ def live(
     trees: what the tree became by a change that was in use, by (at, path) of the change.
     """
     result = [tree]
-    for change in sorted(found, key=lambda change: change.live_at or ""):
-        if change.live_at is not None and (until is None or change.live_at <= until):
+    in_use = [(_moment(change.live_at), change) for change in found if change.live_at is not None]
+    for moment, change in sorted(in_use, key=lambda entry: entry[0]):
+        if until is None or moment <= _moment(until):
             changed = trees.get((change.at, change.path))
             if changed and changed not in result:
                 result.append(changed)
     return result
+
+
+def _moment(at: str) -> str:
+    """A time in a form that sorts as time does, however many decimals it has."""
+    whole, _, decimals = at.removesuffix("Z").partition(".")
+    return f"{whole}.{decimals.rstrip('0')}"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mllaunch.domain.artifact import OPENED_WEIGHTS, Artifact, digest
-from mllaunch.domain.run import Run
+from mllaunch.domain.run import Parent, Run
 
 __all__ = ["Ties", "lineage", "producer"]
 
@@ -23,13 +23,15 @@ class Ties(NamedTuple):
     """What the run log knows of other runs about one.
 
     producers: by digest (``sha256:...``) of an input or of the weights in it, who made it: {run, name, attempt, step,
-    path, evidence}. readers: what others read of what this one made. children: (id, kind). names: by run id.
+    path, evidence}. readers: what others read of what this one made, each with the step at which this one made it.
+    children: (id, kind), and with what each was started from, by its id, in declared. names: by run id.
     """
 
     producers: Mapping[str, Document] = {}
     readers: tuple[Artifact, ...] = ()
     children: tuple[tuple[str, str], ...] = ()
     names: Mapping[str, str] = {}
+    declared: Mapping[str, Parent] = {}
 
 
 def producer(run_id: str, made: Iterable[Artifact]) -> Artifact | None:
@@ -72,9 +74,29 @@ def _parents(run: Run, inputs: Iterable[Document]) -> list[Document]:
 def _children(ties: Ties) -> list[Document]:
     found: dict[tuple[str, str | None], Document] = {}
     kinds = dict(ties.children)
+    started = {run_id: parent for run_id, parent in ties.declared.items() if run_id in kinds}
+    for run_id, parent in started.items():
+        found[run_id, None] = {
+            "run": run_id,
+            "name": ties.names.get(run_id),
+            "kind": kinds.pop(run_id),
+            "checkpoint": digest(parent.sha256),
+            "path": parent.path,
+            "attempt": parent.attempt,
+            "step": parent.step,
+            "evidence": "declared",
+        }
+    # What a run was started from it also reads; that is the same edge, as is that of the weights in it.
+    same = {
+        (artifact.run_id, artifact.path)
+        for artifact in ties.readers
+        if artifact.run_id in started and artifact.sha256 == started[artifact.run_id].sha256
+    }
     for artifact in ties.readers:
         is_weights = artifact.kind == OPENED_WEIGHTS
         key = (artifact.run_id, artifact.path)
+        if key in same:
+            continue
         edge = {
             "run": artifact.run_id,
             "name": ties.names.get(artifact.run_id),
@@ -87,7 +109,7 @@ def _children(ties: Ties) -> list[Document]:
         }
         if key in found:
             # The file's own digest says more than that of the weights in it, which tells what kind of file it is.
-            kind = WEIGHTS if WEIGHTS in (edge["kind"], found[key]["kind"]) else edge["kind"]
+            kind = max((edge["kind"], found[key]["kind"]), key=(DATA, WEIGHTS, RESUME).index)
             found[key] = {**(found[key] if is_weights else edge), "kind": kind}
         else:
             found[key] = edge

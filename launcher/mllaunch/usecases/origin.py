@@ -68,14 +68,19 @@ def ties(log: RunLog, run: Run, views: Views, traced: Iterable[Line]) -> Ties:
         if found is not None:
             made, evidence = found
             producers[digest(sha256) or ""] = _made(runs, made, evidence)
-    readers = (
+    readers = [
         *log.readers(run.id, MADE, (OPENED, READ)),
         *log.readers(run.id, (WEIGHTS,), (OPENED_WEIGHTS,)),
-    )
+    ]
+    if readers:  # which do not know at which step this run wrote it
+        steps = {a.sha256: a.step for a in log.artifacts_of(run.id, (CHECKPOINT, WEIGHTS))}
+        readers = [artifact._replace(step=steps.get(artifact.sha256)) for artifact in readers]
     children = tuple(log.children(run.id))
     ids = {artifact.run_id for artifact in readers} | {run_id for run_id, _ in children}
     names = {run_id: name for run_id in ids if (name := runs.name(run_id)) is not None}
-    return Ties(producers, readers, children, names)
+    started = {run_id: known[0].parent for run_id, _ in children if (known := runs.get(run_id)) is not None}
+    declared = {run_id: parent for run_id, parent in started.items() if parent is not None}
+    return Ties(producers, tuple(readers), children, names, declared)
 
 
 def _producer(log: RunLog, run_id: str, sha256: str, weights: str | None) -> tuple[Artifact, str] | None:
@@ -155,12 +160,32 @@ def ancestors(log: RunLog, run_id: str) -> list[Document]:
 
 def _from(log: RunLog, runs: _Runs, run_id: str, met: set[str], generations: int) -> list[Document]:
     found: dict[str, Document] = {}
+    run = runs.get(run_id)
+    parent = run[0].parent if run else None
+    if parent is not None:
+        entry: Document = {
+            "path": parent.path,
+            "digest": digest(parent.sha256),
+            "size_bytes": None,
+            "kind": parent.kind,
+        }
+        declared = Artifact(
+            parent.sha256, parent.run_id, parent.attempt, "", parent.path, CHECKPOINT, 0, parent.step
+        )
+        found[parent.sha256] = _edge(log, runs, entry, (declared, "declared"), met, generations)
+        found[parent.sha256]["produced_by"]["name"] = parent.run_name  # also when that was forgotten
     own = {a.sha256 for a in log.artifacts_of(run_id, (CHECKPOINT, WRITTEN))}
     weights = {a.path: a.sha256 for a in log.artifacts_of(run_id, (OPENED_WEIGHTS,))}
     for used in log.artifacts_of(run_id, (OPENED, READ)):
-        if used.sha256 in own or used.size_bytes == 0:
+        if used.sha256 in found:
+            if found[used.sha256]["size_bytes"] is None:
+                found[used.sha256]["size_bytes"] = used.size_bytes
+            continue
+        if used.size_bytes == 0:
             continue
         made = _producer(log, run_id, used.sha256, weights.get(used.path))
+        if used.sha256 in own and (made is None or made[0].run_id >= run_id):
+            continue  # what it wrote itself, unless it is a copy of what an earlier run wrote
         is_checkpoint = used.path in weights or (made is not None and made[0].kind in (CHECKPOINT, WEIGHTS))
         entry = {
             "path": used.path,
@@ -169,22 +194,6 @@ def _from(log: RunLog, runs: _Runs, run_id: str, met: set[str], generations: int
             "kind": FROM_WEIGHTS if is_checkpoint else DATA,
         }
         found[used.sha256] = _edge(log, runs, entry, made, met, generations)
-    run = runs.get(run_id)
-    parent = run[0].parent if run else None
-    if parent is not None:
-        entry = {
-            "path": parent.path,
-            "digest": digest(parent.sha256),
-            "size_bytes": (found.get(parent.sha256) or {}).get("size_bytes"),
-            "kind": parent.kind,
-        }
-        if parent.sha256 in found:
-            found[parent.sha256]["kind"] = parent.kind
-        else:
-            declared = Artifact(
-                parent.sha256, parent.run_id, parent.attempt, "", parent.path, CHECKPOINT, 0, parent.step
-            )
-            found[parent.sha256] = _edge(log, runs, entry, (declared, "declared"), met, generations)
     return sorted(found.values(), key=lambda e: (e["kind"] == DATA, e["produced_by"] is None, e["path"]))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mllaunch.domain.job import JobSpec
@@ -11,6 +12,7 @@ from mllaunch.domain.lineage import RESUME, WEIGHTS
 from mllaunch.domain.params import from_args
 from mllaunch.domain.run import Parent, Run, RunStatus
 from mllaunch.errors import MllaunchError, NotFound, UsageError
+from mllaunch_agent import redaction
 
 __all__ = [
     "RESUME",
@@ -32,6 +34,8 @@ __all__ = [
 
 _LISTED = 20
 PLACEHOLDER = "{checkpoint}"
+# What took the place of a secret; nobody types so many of them, nor a URL with one.
+_MASK = re.compile(rf"\*{{{redaction.MIN_VALUE}}}|://[^/]*\*@")
 
 
 class Candidate(NamedTuple):
@@ -123,7 +127,7 @@ def _none(run: Run, found: Sequence[Candidate], step: int | None) -> NotFound:
         return NotFound(
             "no_checkpoint", f"{run.name} wrote nothing that is known to be a checkpoint", hint=hint
         )
-    shown = ", ".join(map(str, steps[:_LISTED])) + (", ..." if len(steps) > _LISTED else "")
+    shown = ("..., " if len(steps) > _LISTED else "") + ", ".join(map(str, steps[-_LISTED:]))
     return NotFound(
         "no_such_step",
         f"{run.name} has no checkpoint of step {step}",
@@ -148,7 +152,7 @@ def arguments(
     """The new run's arguments, and those of them that name the checkpoint.
 
     Those of the parent, without what named the checkpoint that it was itself started from; then the checkpoint's, then
-    the extra ones.
+    the extra ones. UsageError if one was a secret, which is not recorded, and no extra one takes its place.
     """
     args = list(run.spec.args)
     before = list(run.parent.args) if run.parent is not None else []
@@ -156,8 +160,39 @@ def arguments(
         if args[start : start + len(before)] == before:
             del args[start : start + len(before)]
             break
+    given = {name for name, _ in from_args(extra)}
+    args = [word for words in _settings(args) for word in words if not _is_given_anew(words, given)]
     own = tuple(word.replace(PLACEHOLDER, path) for word in template)
     return (*args, *own, *extra), own
+
+
+def _settings(args: Sequence[str]) -> Iterator[list[str]]:
+    """The words, but an option whose name says that it takes a secret together with that."""
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        takes = word.startswith("-") and "=" not in word and redaction.looks_secret(word)
+        yield [word, words.pop(0)] if takes and words and not words[0].startswith("-") else [word]
+
+
+def _is_given_anew(words: list[str], given: set[str]) -> bool:
+    """Whether it was a secret of which there is a new value. UsageError if there is none."""
+    option, equals, value = words[0].partition("=")
+    is_named = redaction.looks_secret(option) and (bool(equals) or len(words) == 2)
+    secret = words[-1] if len(words) == 2 else value
+    is_masked = bool(secret) and not secret.strip("*") if is_named else bool(_MASK.search(words[0]))
+    if not is_masked:
+        return False
+    name = next((name for name, _ in from_args(words)), None)
+    if name in given:
+        return True
+    raise UsageError(
+        "secret",
+        f"the value of {option if name else 'an argument'} was not recorded, because it looks like a secret",
+        hint=f"give it again at the end: -- {option}{'=' if equals else ' '}VALUE"
+        if name
+        else "submit it anew",
+    )
 
 
 def job_of(run: Run, args: Sequence[str], environment: Sequence[tuple[str, str]], **changes: Any) -> JobSpec:
@@ -175,9 +210,12 @@ def environment_of(run: Run, given: Sequence[tuple[str, str | None]], environ: A
     for name, value in given:
         if value is not None or name in environ:
             values[name] = value if value is not None else environ[name]
-    overridden = {name for name, _ in given}
+    overridden = {name for name, value in given if value is not None or name in environ}
     for name, value in values.items():
-        if name not in overridden and value and not value.strip("*"):
+        is_masked = (
+            _MASK.search(value) if not redaction.looks_secret(name) else value and not value.strip("*")
+        )
+        if name not in overridden and is_masked:
             if name not in environ:
                 raise UsageError(
                     "secret",

@@ -587,7 +587,9 @@ def _child(program, words, environment):
             record(b"N", _text(program))
         return
     why = None
-    begins_by_itself = "mllaunch_begin" in sys.modules  # from the image's own site-packages, which only -S leaves out
+    begins_by_itself = (
+        "mllaunch_begin" in sys.modules
+    )  # from the image's own site-packages, which only -S leaves out
     if _is_isolated(words, "S" if begins_by_itself else "IES"):
         why = b"isolated"
     elif not begins_by_itself and not _has_hook(_System.environ if environment is None else environment):
