@@ -85,7 +85,7 @@ class Job(NamedTuple):
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    rounds = 3 if quick else 7
+    rounds = 3 if quick else 5
     torch, problem = packages.python()
     if torch is None:
         print(f"(without torch: {problem})")
