@@ -22,7 +22,7 @@ from bench.store import a_run, filled_log
 from bench.user import PYTHON, SCRIPT, User
 from mllaunch.domain.artifact import CHECKPOINT, OPENED, WRITTEN, Artifact
 from mllaunch.runlog.sqlite import SqliteRunLog
-from mllaunch_agent import hashing, weights
+from mllaunch_agent import hashing
 
 TIMED = """\
 import os, sys, time
@@ -173,8 +173,6 @@ def _hashing(quick: bool) -> Iterator[Row]:
         both = in_turns(reference, lambda: ms(lambda: hashing.sha256_of(os.fsencode(path))), 5)
         speeds = [spread([size / 1e3 / value for value in one]) for one in both]
         yield Row("digest of a checkpoint, to hashlib.file_digest", *speeds, unit="MB/s", at_least=1500)
-        logical = spread([size / 1e3 / ms(lambda: weights.read(os.fspath(path))) for _ in range(3)])
-        yield Row("digest of the weights in it (information)", None, logical, unit="MB/s")
 
 
 def _quick_folder() -> str | None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mllaunch_agent.tracing.tracer import Tracer
 
 _SAMPLE_S = 1.0
-_FACTS_DELAY_S = 0.3  # the task's own start has the processor first
+_FACTS_DELAY_S = 2.0  # the task's own start, with all its imports, has the processor first
+_TRACE_DELAY_S = 1.0
 _READING_PATIENCE_S = 6 * 3600.0  # large data and checkpoints on a slow disk are read to their end
 _TRACE_S = 0.5
 _NICE = 10
@@ -159,7 +160,7 @@ class Watcher:
         self._runtime.watch_code(self._say, self._blobs, self._ending)
 
     def _trace(self) -> None:
-        self._ending.wait(_FACTS_DELAY_S)
+        self._ending.wait(_TRACE_DELAY_S)
         self.tracer = make_tracer(self._spec, self._runtime, self._blobs)
         while not self._ending.wait(_TRACE_S):
             self.tracer.look(self._say)
