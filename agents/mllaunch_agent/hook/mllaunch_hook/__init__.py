@@ -305,6 +305,14 @@ def _opened(args):
 def _see(given):
     """A file that is opened for reading under a name that is not known yet."""
     global _alone
+    if (
+        _marks
+        and type(given) is str
+        and given.rpartition("/")[0] in _folders
+        and not given.endswith(_CHANGING)
+    ):
+        _set_mark(given)  # one more of very many: its folder was looked at before
+        return
     path = _path(given)
     if path is None:
         _know(given)
@@ -348,8 +356,12 @@ def _mark(path):
     if _marks is None:
         _marks = _map_marks()
     if _marks:
-        bit = _crc32(path.encode(_ENCODING, "surrogateescape")) & (_MARK_BYTES * 8 - 1)
-        _marks[bit >> 3] |= 1 << (bit & 7)
+        _set_mark(path)
+
+
+def _set_mark(path):
+    bit = _crc32(path.encode(_ENCODING, "surrogateescape")) & (_MARK_BYTES * 8 - 1)
+    _marks[bit >> 3] |= 1 << (bit & 7)
 
 
 def _plain(path):
