@@ -3,6 +3,7 @@
     STORE/<tree id>          a complete tree; jobs never run in it, they get an overlay or a copy
     STORE/<tree id>.boot     the boot of the machine in which it was made or checked
     STORE/tmp-<pid>-<random> one being made or removed, locked (flock) by whoever does it
+    STORE/check.lock         locked (flock) by whoever checks a tree that has no mark of this boot (yet)
 
 A tree appears by rename, so it is there completely or not at all. A maker that was killed leaves a temporary
 folder whose lock is free; the next ``ensure`` or ``sweep`` removes it. Files that an earlier tree of the
