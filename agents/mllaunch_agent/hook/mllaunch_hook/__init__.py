@@ -43,6 +43,7 @@ _HIGH_FD = 700  # programs that close or count descriptors begin with the low on
 _ALONE = 2000  # files that are recorded one by one; of more, only their folders, and marks
 _FOLDERS = 20000
 _MARK_BYTES = 8 << 20
+_LAST_MARK = _MARK_BYTES * 8 - 1
 _KEPT_BYTES = 4 << 20  # code that is larger was not written by a person
 _OURS = "/.mllaunch/trace"  # in a container, also where a process has lost its environment
 
@@ -298,21 +299,23 @@ def _opened(args):
             if flags & os.O_RDWR and not flags & _EMPTYING and _exists(path):
                 _see(path)
             wrote(path)
-    elif (type(path) is not str or (path not in _known and path not in _near)) and not flags & _NO_FILE:
+    elif flags & _NO_FILE:
+        return
+    elif type(path) is not str:
         _see(path)
+    elif path not in _known and path not in _near:
+        if _marks and path.rpartition("/")[0] in _folders and not path.endswith(_CHANGING):
+            # One more of very many, whose folder was looked at before. As in _mark, without a call: this is the
+            # path that a data set of many small files takes each time.
+            bit = _crc32(path.encode(_ENCODING, "surrogateescape")) & _LAST_MARK
+            _marks[bit >> 3] |= 1 << (bit & 7)
+        else:
+            _see(path)
 
 
 def _see(given):
     """A file that is opened for reading under a name that is not known yet."""
     global _alone
-    if (
-        _marks
-        and type(given) is str
-        and given.rpartition("/")[0] in _folders
-        and not given.endswith(_CHANGING)
-    ):
-        _set_mark(given)  # one more of very many: its folder was looked at before
-        return
     path = _path(given)
     if path is None:
         _know(given)
@@ -356,12 +359,8 @@ def _mark(path):
     if _marks is None:
         _marks = _map_marks()
     if _marks:
-        _set_mark(path)
-
-
-def _set_mark(path):
-    bit = _crc32(path.encode(_ENCODING, "surrogateescape")) & (_MARK_BYTES * 8 - 1)
-    _marks[bit >> 3] |= 1 << (bit & 7)
+        bit = _crc32(path.encode(_ENCODING, "surrogateescape")) & _LAST_MARK
+        _marks[bit >> 3] |= 1 << (bit & 7)
 
 
 def _plain(path):
