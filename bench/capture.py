@@ -53,6 +53,17 @@ for step in range({opens} // 32):
     if step % 200 == 0:
         checkpoint = {{"step": step, "model": model.state_dict()}}
         torch.save(checkpoint, os.environ.get("MLLAUNCH_OUTPUT_DIR", "outputs") + "/last.pt")"""
+# Steps that compute and read from the disk itself, while the checkpoint that was written before them is identified.
+STEPPING = """\
+with open(os.environ.get("MLLAUNCH_OUTPUT_DIR", "outputs") + "/last.pt", "wb") as file:
+    file.writelines([os.urandom(1 << 20)] * {megabytes})
+    os.fsync(file.fileno())
+with open("{folder}/batches", "rb", buffering=0) as data:
+    began = time.perf_counter()
+    for step in range({disk_steps}):
+        os.posix_fadvise(data.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.pread(data.fileno(), 1 << 20, (step % 256) << 20)
+        sum(range(300_000))"""
 C_PROGRAM = """\
 #include <fcntl.h>
 #include <stdio.h>
@@ -72,6 +83,7 @@ int main(int count, char **argument) {
     return count != 3;
 }
 """
+LAYERS = (("off", ""), ("on", ", with the C layer"))
 
 
 class Job(NamedTuple):
@@ -98,12 +110,16 @@ def rows(quick: bool) -> Iterator[Row]:
 
 def _jobs(user: User, torch: str | None, rounds: int, quick: bool) -> Iterator[Row]:
     steps, opens, train = (6_000_000, 50_000, 9_000) if quick else (24_000_000, 200_000, 36_000)
+    disk_steps, megabytes = (100, 256) if quick else (400, 1024)
     data = user.folder / "data"
     data.mkdir()
     for number in range(36_000):
         (data / str(number)).write_text(str(number % 10))
+    (user.folder / "data" / "batches").write_bytes(os.urandom(256 << 20))
     (user.repo.root / "outputs").mkdir()
+    disk = f"{disk_steps} steps that read from the disk, while {megabytes:,} MiB of weights are identified"
     jobs = [
+        Job(disk, "stepping.py", STEPPING, 1.01, PYTHON),
         Job("a CPU loop", "computing.py", COMPUTING, 1.01, PYTHON),
         Job(f"{opens:,} opens in Python", "opening.py", OPENING, 1.25, PYTHON),
     ]
@@ -114,9 +130,11 @@ def _jobs(user: User, torch: str | None, rounds: int, quick: bool) -> Iterator[R
         ]
     for job in jobs:
         count = train if job.name == "training.py" else opens
-        sized = job.work.format(steps=steps, opens=count, folder=data)
+        sized = job.work.format(
+            steps=steps, opens=count, disk_steps=disk_steps, megabytes=megabytes, folder=data
+        )
         user.repo.script(TIMED.format(work=sized), job.name)
-        for layer, words in (("off", ""), ("on", ", with the C layer")):
+        for layer, words in LAYERS if job.work is not STEPPING else LAYERS[:1]:
             ours = partial(_run_ms, user, job, layer)
             yield Row(
                 job.what + words,
