@@ -28,6 +28,7 @@ from tests.testbed.fixtures import (  # noqa: F401  fixtures for all tests
     new_engine,
     podman,
     private_registry,
+    compiler_image,
     python_image,
     registry,
     tiny_image,

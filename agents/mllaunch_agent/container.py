@@ -13,6 +13,7 @@ from mllaunch_agent.protocol import ContainerSpec, TaskPlace, TaskSpec
 
 __all__ = [
     "CHECKPOINT",
+    "C_LAYER",
     "ENGINE",
     "FILES",
     "HOOK",
@@ -39,6 +40,7 @@ _OURS = "/.mllaunch"
 TRACE = _OURS + "/trace"  # where the task's processes leave their notes
 CHECKPOINT = _OURS + "/checkpoint"  # the folder of the checkpoint that it starts from
 HOOK = _OURS + "/hook"  # what rides inside of them
+C_LAYER = _OURS + "/c-layer"  # of the image: preload.so, or a file that says why there is none. See docs/images.md
 NO_GPU = (
     "GPUs were asked for, and the container has none: is the NVIDIA container toolkit installed on this node?"
 )
@@ -53,8 +55,10 @@ if [ "$MLLAUNCH_GPUS_WANTED" ]; then
 fi
 command -v -- "$1" >/dev/null || { echo "No such file or directory: $1" >&2; exit 127; }
 exec >>%s/stdout 2>>%s/stderr || exit 125
-exec "$@"
 """ % (NO_GPU, _OURS, _OURS)
+_BEGIN = 'exec "$@"\n'
+# Only the shell knows what the image preloads; and itself it is none of the task's programs.
+_PRELOAD = 'export LD_PRELOAD="${LD_PRELOAD:+$LD_PRELOAD }%s/preload.so"\n' % C_LAYER
 
 # The engine keeps what it is told to keep; its own default would drop old output.
 _UNLIMITED_LOG = {"Type": "local", "Config": {"max-size": "100g", "max-file": "2", "compress": "false"}}
@@ -125,14 +129,16 @@ def request(
     gpus: Sequence[str],
     host: Host,
     manner: Manner,
+    has_c_layer: bool = False,
 ) -> Dict[str, Any]:
-    """The body of POST /containers/create. environment: as for a process of the node."""
+    """The body of POST /containers/create. environment: as for a process of the node. has_c_layer: whether the image
+    has the library; one that has it has a shell."""
     output = manner.prints
     tasks = len(spec["tasks"])
     variables = _variables(environment, gpus, host)
     argv = list(spec["argv"])
     if output == FILES:
-        argv = [SHELL, "-c", _SCRIPT, "sh", *argv]
+        argv = [SHELL, "-c", _SCRIPT + (_PRELOAD if has_c_layer else "") + _BEGIN, "sh", *argv]
         if gpus:
             variables["MLLAUNCH_GPUS_WANTED"] = str(len(gpus))
     settings: Dict[str, Any] = {

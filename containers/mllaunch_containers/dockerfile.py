@@ -30,6 +30,8 @@ from mllaunch_containers.spec import (
 __all__ = ["environment", "files", "labels", "whole"]
 
 _CONTEXT = "dependencies"  # the folder of the build context, and of the image
+_C_LAYER = "c-layer"  # another one; what the agent looks for in it is told in docs/images.md
+_COMPILE = "-O2 -shared -fPIC -w -o preload.so preload.c -ldl -lpthread"  # as the agent does on a node
 _TOOL = "/opt/mllaunch-tool"  # what installs, while it does
 # With ";;" for the ends of lines, which cannot stand in a RUN.
 _BEGIN = (
@@ -86,6 +88,11 @@ def environment(env: Environment, platform: str) -> str:
         if env.dependencies.kind != "none":
             parts.append(f'COPY ["{_CONTEXT}/", "{OURS}/{_CONTEXT}/"]')
         parts.append(_run(_installation(env.dependencies, env.python)))
+        if env.c_layer is not None:
+            # Last, so that the engine finds the steps above again when it is switched on.
+            parts.append("# the folder c-layer is beside this file, too")
+            parts.append(f'COPY ["{_C_LAYER}/", "{OURS}/{_C_LAYER}/"]')
+            parts.append(_run(_c_layer()))
     return "\n".join(parts) + "\n"
 
 
@@ -93,7 +100,10 @@ def files(env: Environment) -> dict[str, bytes]:
     """The build context beside the Dockerfile, by relative path; nothing for what is not our recipe."""
     if env.reference is not None or env.dockerfile is not None:
         return {}
-    return {f"{_CONTEXT}/{path}": content for path, content in env.dependencies.files}
+    found = {f"{_CONTEXT}/{path}": content for path, content in env.dependencies.files}
+    if env.c_layer is not None:
+        found[f"{_C_LAYER}/preload.c"] = env.c_layer
+    return found
 
 
 def whole(spec: ImageSpec, platform: str) -> str:
@@ -248,6 +258,23 @@ def _beginning(python: str) -> str:
     texts = (_BEGIN, "import mllaunch_begin; mllaunch_begin.begin();;", "mllaunch_begin:begin;;")
     words = [_quoted(word) for pair in zip(names, texts, strict=True) for word in pair]
     return f"{python} -c {_quoted(program)} {' '.join(words)}"
+
+
+def _c_layer() -> list[str]:
+    """Compiles the library and tries it; where that fails the build goes on, and the file ``why`` says why.
+
+    What cannot be loaded would not fail a program, but make the loader complain on its stderr.
+    """
+    missing = "the image has no C compiler, which image.system: [gcc, libc6-dev] brings on Debian"
+    return [
+        f"cd {OURS}/{_C_LAYER}",
+        "if tool=$(command -v cc || command -v gcc || command -v clang); then"
+        f' "$tool" {_COMPILE} >why 2>&1'
+        f' && LD_PRELOAD={OURS}/{_C_LAYER}/preload.so /bin/sh -c "exit 0" >why 2>&1'
+        ' || echo "exit status $?" >>why;'
+        f" else echo {_quoted(missing)} >why; fi",
+        "if [ -s why ]; then cat why; rm -f preload.so; else rm why; fi",
+    ]
 
 
 # --- how it is written

@@ -79,7 +79,8 @@ class Environment(NamedTuple):
     """What the code runs in. Exactly one of three: a finished image, a Dockerfile of the user's, or our recipe.
 
     reference: a finished image. dockerfile: (path, text) in the repository; its build context is the tree.
-    base, system, dependencies: our recipe. python: the command that is the tasks' interpreter in the image.
+    base, system, dependencies: our recipe. python: the command that is the tasks' interpreter in the image. c_layer:
+    the C source of a library to preload, which our recipe compiles where the image has a compiler.
     """
 
     base: str
@@ -88,6 +89,7 @@ class Environment(NamedTuple):
     python: str = "python3"
     reference: str | None = None
     dockerfile: tuple[str, str] | None = None
+    c_layer: bytes | None = None
 
     def key(self, platform: str, tree: str) -> str:
         """Names the environment: 64 hexadecimal digits. Equal for equal environments, on every machine.
@@ -103,6 +105,8 @@ class Environment(NamedTuple):
             names = [path for path, _ in asked.files]  # the first is the one that is installed from
             packages = (asked.kind, asked.path, asked.pinned, names, digest_of_files(asked.files))
             parts = ("recipe", self.base, sorted(set(self.system)), self.python, *packages)
+            if self.c_layer is not None:
+                parts += ("c-layer", hashlib.sha256(self.c_layer).hexdigest())
         text = json.dumps([_FORMAT, platform, *parts], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -160,6 +160,14 @@ class App:
         )
         return EngineImageBuilder(made)
 
+    @cached_property
+    def c_layer(self) -> bytes:
+        """The source of the C layer, for images."""
+        import mllaunch_agent
+
+        with open(os.path.join(os.path.dirname(mllaunch_agent.__file__), "hook", "preload.c"), "rb") as file:
+            return file.read()
+
     def made_images(self) -> list[MadeImage]:
         """The images in this machine's engine that mllaunch has made. MllaunchError if there is no engine."""
         from mllaunch.errors import MllaunchError

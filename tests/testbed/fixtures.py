@@ -82,6 +82,12 @@ def python_image(engine: Engine) -> str:
 
 
 @pytest.fixture(scope="session")
+def compiler_image(engine: Engine) -> str:
+    """Debian with gcc, and no Python. Needs "mmdebstrap"."""
+    return images.load_compiler(engine)
+
+
+@pytest.fixture(scope="session")
 def torch_image(engine: Engine, python_image: str) -> str:
     """The same with a torch wheel. Needs "mmdebstrap" and "torch"."""
     return images.load_torch(engine)

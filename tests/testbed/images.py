@@ -27,6 +27,8 @@ from tests.testbed.engine import CACHE, CLI, Engine
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Debian's packages in the image with Python, as minbase has only what apt needs.
 DEBIAN = ("python3", "python3-venv", "python3-pip", "git", "ca-certificates")
+# Of the image with a compiler; extracted only, as nothing in it needs to be set up.
+COMPILER = ("dash", "coreutils", "gcc", "libc6-dev")
 TORCH = "2.13.0"
 BARE_SOURCE = Path(__file__).with_name("bare.c")
 
@@ -110,6 +112,11 @@ def load_python(engine: Engine) -> str:
     return load(engine, python())
 
 
+def load_compiler(engine: Engine) -> str:
+    """Debian 12 with gcc, a shell and coreutils; no Python."""
+    return load(engine, Image("testbed-compiler:1", [_debian("extract", COMPILER)]))
+
+
 def load_torch(engine: Engine) -> str:
     """As python, with this machine's torch wheel: `pip install torch` and `uv pip install torch` take that one.
 
@@ -129,20 +136,20 @@ def load_torch(engine: Engine) -> str:
 @cache
 def python() -> Image:
     settings = packages.of_this_machine()
-    return Image("testbed-python:1", [_debian(), _tar(_settings(settings))], settings.variables)
+    return Image("testbed-python:1", [_debian("minbase", DEBIAN), _tar(_settings(settings))], settings.variables)
 
 
 def _settings(settings: packages.Settings) -> list[File]:
     return [File(path.lstrip("/"), content) for path, content in settings.files.items()]
 
 
-def _debian() -> Path:
-    """The root folder of a Debian 12 as a tar; made once (25 s) and kept."""
+def _debian(variant: str, packages: Sequence[str]) -> Path:
+    """The root folder of a Debian 12 as a tar; made once (15 to 25 s) and kept."""
     command = [
         "mmdebstrap",
         "--quiet",
-        "--variant=minbase",
-        f"--include={','.join(DEBIAN)}",
+        f"--variant={variant}",
+        f"--include={','.join(packages)}",
         # As in images of Python's own: pip may install into the system, which is nobody else's here.
         '--customize-hook=rm "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',
         "--dpkgopt=path-exclude=/usr/share/doc/*",

@@ -6,17 +6,18 @@ import json
 import os
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from mllaunch_agent import node, system
-from mllaunch_agent.container import PROBE_LABEL
-from mllaunch_agent.engine import Engine
+from mllaunch_agent import container_files, node, system
+from mllaunch_agent.container import C_LAYER, PROBE_LABEL
+from mllaunch_agent.engine import Engine, EngineError
 from mllaunch_agent.engine_answer import Frames
 from mllaunch_agent.probes import NotCaptured, not_captured
 from mllaunch_agent.probes import python as python_probe
 
-__all__ = ["TREE", "python"]
+__all__ = ["TREE", "python", "why_no_c_layer"]
 
 TREE = "/.mllaunch/tree"  # the code of an image, as it was built: see docs/images.md
 _PYTHON_TIMEOUT_S = 30.0
+_KEPT_WHY = 200
 
 
 def python(
@@ -38,9 +39,8 @@ def python(
         "Labels": {PROBE_LABEL: "python"},
         "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "local"}, "Init": True},
     }
-    name = "mllaunch-probe-%s" % os.urandom(8).hex()
     try:
-        container = engine.create(name, request)
+        container = engine.create(_name(), request)
         try:
             engine.start(container)
             engine.wait(container, _PYTHON_TIMEOUT_S)
@@ -64,3 +64,33 @@ def python(
     except OSError:
         pass  # asked again next time
     return found, []
+
+
+def why_no_c_layer(engine: Engine, image: str) -> Optional[str]:
+    """Why an image has no library to preload; None if it has one. Looked up in a container that never starts: labels
+    would be inherited by images that have thrown the library away."""
+    request = {"Image": image, "Entrypoint": ["none"], "Labels": {PROBE_LABEL: "c-layer"}}
+    why = "the image is none of those that mllaunch builds by itself"
+    try:
+        container = engine.create(_name(), request)
+        try:
+            with container_files.archive(engine, container, C_LAYER) as tar:
+                for member in tar:
+                    name = os.path.basename(member.name)
+                    if name == "preload.so":
+                        return None
+                    content = tar.extractfile(member) if name == "why" else None
+                    if content is not None:
+                        why = " ".join(content.read().decode("utf-8", "replace").split())[-_KEPT_WHY:]
+        finally:
+            engine.remove(container)
+    except EngineError as e:
+        if e.status != 404:
+            return "the container engine: %s" % e
+    except OSError as e:
+        return "the container engine: %s" % e
+    return why
+
+
+def _name() -> str:
+    return "mllaunch-probe-%s" % os.urandom(8).hex()

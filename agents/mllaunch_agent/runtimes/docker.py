@@ -51,6 +51,7 @@ class DockerRuntime:
         ] = {}  # rank -> how often we had to look after it, when again
         self._code_part: Optional[ContainerCode] = None
         self._python_path: Optional[str] = None  # that of the image
+        self._has_c_layer = False
 
     # --- before the start -----------------------------------------------------------------------------------
 
@@ -75,9 +76,10 @@ class DockerRuntime:
 
             checkpoint.bring(spec["folder"], wanted)
         self._python_path = _variable(image, "PYTHONPATH")
-        if spec.get("c_layer"):
+        why = self._look_for_c_layer()
+        if why is not None:
             what = "inputs, outputs: files that programs other than Python opened"
-            supervisor.events.write(protocol.NOT_CAPTURED, what=what, why="containers have no C layer")
+            supervisor.events.write(protocol.NOT_CAPTURED, what=what, why="no C layer: " + why)
         parts: List[Dict[str, Any]] = version.get("Components") or [{}]
         supervisor.events.write(
             protocol.ENGINE,
@@ -121,6 +123,16 @@ class DockerRuntime:
             raise EngineError(0, "the image cannot be pulled: %s" % failed[0])
         return True
 
+    def _look_for_c_layer(self) -> Optional[str]:
+        """Whether it is wanted, and in the image; why not, if it is wanted."""
+        if not self._spec.get("c_layer"):
+            return None
+        from mllaunch_agent.probes import container as image_probe
+
+        why = image_probe.why_no_c_layer(self._engine, self._container["image"])
+        self._has_c_layer = why is None
+        return why
+
     def shim(self, place: protocol.TaskPlace) -> ShimMain:
         launch = self._launch(place)
         return lambda revive, alive, close: container_shim.run(launch, revive, alive, close)
@@ -140,7 +152,10 @@ class DockerRuntime:
         host = self._host()
 
         def request(manner: container.Manner) -> Dict[str, Any]:
-            return container.request(spec, self._container, place, environment, gpus, host, manner)
+            has_c_layer = self._has_c_layer
+            return container.request(
+                spec, self._container, place, environment, gpus, host, manner, has_c_layer
+            )
 
         os.makedirs(spec["cache"], exist_ok=True)
         manner = os.path.join(spec["cache"], "manner-%s.json" % self._container["environment"][:32])
@@ -170,6 +185,7 @@ class DockerRuntime:
             self._python_path = _variable(self._engine.image(self._container["image"]) or {}, "PYTHONPATH")
         except OSError:
             pass  # the engine is away, and cannot start a container either
+        self._look_for_c_layer()
         if supervisor.lease is None and supervisor.gpus():
             info = queueing.holder(supervisor)
             supervisor.lease = leases.take_back(self._spec["lease_dir"], supervisor.gpus(), info)

@@ -50,7 +50,13 @@ def specification(
         snapshot.commit, commit, workdir, wanted.dependencies, wanted.dockerfile, finished, app.cache
     )
     environment = Environment(
-        wanted.base, wanted.system, found.dependencies, IMAGE_PYTHON, wanted.reference, found.dockerfile
+        wanted.base,
+        wanted.system,
+        found.dependencies,
+        IMAGE_PYTHON,
+        wanted.reference,
+        found.dockerfile,
+        app.c_layer if config.c_layer == "on" else None,
     )
     code = Code(snapshot.commit, snapshot.tree, found.committed_at, snapshot.remote)
     return ImageSpec(project, environment, code, __version__)
