@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from mllaunch.errors import MllaunchError, NotFound, NotPermitted, UsageError
+from mllaunch_agent.engine import Engine as AgentEngine
+from mllaunch_agent.probes.container import why_no_c_layer
+from mllaunch_agent.tracing import HOOK
 from tests.conformance.images import Maker, containers_of, images_of, requirements, spec
 from tests.testbed import images
 from tests.testbed.engine import Engine
@@ -29,7 +32,8 @@ def way(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def stocked_podman(podman: Engine) -> Engine:
     """Podman with the images that tests build on, by the names that they have in the session's engine."""
-    for load in (images.load_tiny, images.load_bare, images.load_python, images.load_foreign):
+    loads = (images.load_tiny, images.load_bare, images.load_python, images.load_foreign)
+    for load in (*loads, images.load_compiler):
         load(podman)
     return podman
 
@@ -140,6 +144,25 @@ def test_a_lock_that_cannot_be_installed_shows_the_end_of_what_pip_said_and_leav
     assert raised.value.hint
     assert images_of(maker.engine) == images
     assert containers_of(maker.engine) == containers
+
+
+@pytest.mark.real("mmdebstrap")
+def test_the_c_layer_is_compiled_where_there_is_a_compiler_and_the_agent_finds_it(
+    maker: Maker, compiler_image: str, tiny_image: str
+) -> None:
+    source = (Path(HOOK) / "preload.c").read_bytes()
+    engine = AgentEngine(str(maker.engine.socket))
+    image = maker.build(spec(compiler_image, c_layer=source))
+    assert why_no_c_layer(engine, image.id) is None
+    program = "LD_PRELOAD=/.mllaunch/c-layer/preload.so cat train.py 2>&1"
+    assert maker.run(image, "sh", "-c", program) == "print('hi')\n"
+    image = maker.build(spec(compiler_image, c_layer=b"int broken"))
+    assert "preload.c:1" in str(why_no_c_layer(engine, image.id))
+    image = maker.build(spec(tiny_image, c_layer=source))
+    assert "the image has no C compiler" in str(why_no_c_layer(engine, image.id))
+    image = maker.build(spec(tiny_image))
+    assert "none of those that mllaunch builds" in str(why_no_c_layer(engine, image.id))
+    assert not containers_of(maker.engine)
 
 
 def test_a_dockerfile_of_the_users_is_built_from_the_tree(maker: Maker, tiny_image: str) -> None:

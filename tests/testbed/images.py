@@ -42,6 +42,12 @@ class File(NamedTuple):
     mode: int = 0o644
 
 
+_ACCOUNTS = (
+    File("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"),
+    File("etc/group", b"root:x:0:\nnogroup:x:65534:\n"),
+)
+
+
 class Image(NamedTuple):
     name: str
     layers: Sequence[Path | bytes]  # tars
@@ -114,7 +120,7 @@ def load_python(engine: Engine) -> str:
 
 def load_compiler(engine: Engine) -> str:
     """Debian 12 with gcc, a shell and coreutils; no Python."""
-    return load(engine, Image("testbed-compiler:1", [_debian("extract", COMPILER)]))
+    return load(engine, Image("testbed-compiler:1", [_debian("extract", COMPILER), _tar(_ACCOUNTS)]))
 
 
 def load_torch(engine: Engine) -> str:
@@ -207,8 +213,7 @@ def _busybox() -> bytes:
             File("bin/busybox", program.read_bytes(), mode=0o755),
             *(File(f"bin/{name}", link="busybox") for name in names if name != "busybox"),
             File("usr/bin/env", link="/bin/busybox"),
-            File("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"),
-            File("etc/group", b"root:x:0:\nnogroup:x:65534:\n"),
+            *_ACCOUNTS,
             File("root", mode=0o700),
             File("tmp", mode=0o1777),
         ]
