@@ -40,7 +40,7 @@ _OURS = "/.mllaunch"
 TRACE = _OURS + "/trace"  # where the task's processes leave their notes
 CHECKPOINT = _OURS + "/checkpoint"  # the folder of the checkpoint that it starts from
 HOOK = _OURS + "/hook"  # what rides inside of them
-C_LAYER = _OURS + "/c-layer"  # of the image: preload.so, or a file that says why there is none. See docs/images.md
+C_LAYER = _OURS + "/c-layer"  # of the image: preload.so, or why there is none
 NO_GPU = (
     "GPUs were asked for, and the container has none: is the NVIDIA container toolkit installed on this node?"
 )

@@ -142,7 +142,9 @@ def load_torch(engine: Engine) -> str:
 @cache
 def python() -> Image:
     settings = packages.of_this_machine()
-    return Image("testbed-python:1", [_debian("minbase", DEBIAN), _tar(_settings(settings))], settings.variables)
+    return Image(
+        "testbed-python:1", [_debian("minbase", DEBIAN), _tar(_settings(settings))], settings.variables
+    )
 
 
 def _settings(settings: packages.Settings) -> list[File]:

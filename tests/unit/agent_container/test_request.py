@@ -33,12 +33,13 @@ def asked(
     gpus: tuple[str, ...] = (),
     host: Host = HOST,
     manner: Manner = FIRST,
+    has_c_layer: bool = False,
 ) -> Any:
     """As JSON carries it."""
     given_container = spec["container"]
     assert given_container is not None
     place = next(place for place in spec["tasks"] if place["rank"] == rank)
-    made = container.request(spec, given_container, place, environment or {}, gpus, host, manner)
+    made = container.request(spec, given_container, place, environment or {}, gpus, host, manner, has_c_layer)
     return json.loads(json.dumps(made))
 
 
@@ -205,9 +206,11 @@ def test_a_user_whom_the_image_does_not_know_has_a_home_and_a_name() -> None:
 # --- the shell that becomes the task
 
 
-def run_script(tmp_path: Path, environment: dict[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    tmp_path: Path, environment: dict[str, str], *argv: str, has_c_layer: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Its own script, with the folder of the streams where it may be here."""
-    entry = asked(specs.spec(argv=list(argv)))
+    entry = asked(specs.spec(argv=list(argv)), has_c_layer=has_c_layer)
     script = entry["Cmd"][1].replace("/.mllaunch", str(tmp_path))
     return subprocess.run(
         [*entry["Entrypoint"], entry["Cmd"][0], script, *entry["Cmd"][2:]],
@@ -215,6 +218,14 @@ def run_script(tmp_path: Path, environment: dict[str, str], *argv: str) -> subpr
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize("before", [None, "", "libdl.so.2"])
+def test_the_c_layer_is_preloaded_behind_what_is_there_already(tmp_path: Path, before: str | None) -> None:
+    given = {} if before is None else {"LD_PRELOAD": before}
+    run_script(tmp_path, given, "sh", "-c", 'echo "$LD_PRELOAD"', has_c_layer=True)
+    library = f"{tmp_path}/c-layer/preload.so"
+    assert (tmp_path / "stdout").read_text() == (f"{before} {library}\n" if before else f"{library}\n")
 
 
 def test_the_shell_appends_to_the_streams_and_becomes_the_task(tmp_path: Path) -> None:

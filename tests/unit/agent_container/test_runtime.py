@@ -8,6 +8,7 @@ import signal
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import pytest
 from mllaunch_agent import container_shim, protocol, shim
 from mllaunch_agent.blobs import BlobLog
 from mllaunch_agent.codewatch import blob_id_of
-from mllaunch_agent.engine import EngineError
-from mllaunch_agent.probes.container import TREE
+from mllaunch_agent.engine import Engine, EngineError
+from mllaunch_agent.probes.container import TREE, why_no_c_layer
 from mllaunch_agent.runtimes import docker
 from mllaunch_agent.runtimes.docker import DockerRuntime
 from tests.fakes.engine import FakeEngine, answer, document, endless, refusal
@@ -149,6 +150,36 @@ def test_a_task_whose_shim_lives_is_left_alone(scene: Scene, looked: list[int]) 
     scene.supervisor.shims = {0, 1}
     find_exits(scene)
     assert (looked, scene.supervisor.started_late) == ([], [])
+
+
+# --- the C layer
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (lambda: endless(tar({"c-layer/preload.c": b"", "c-layer/preload.so": b"x"})), None),
+        (lambda: endless(tar({"c-layer/preload.c": b"", "c-layer/why": b"no\ncompiler\n"})), "no compiler"),
+        (
+            lambda: refusal(404, "no such file"),
+            "the image is none of those that mllaunch builds by itself",
+        ),
+        (lambda: refusal(500, "a fault"), "the container engine: a fault"),
+        (lambda: endless(b""), "the container engine: the archive ended early"),
+    ],
+)
+def test_an_image_has_the_c_layer_if_the_library_is_in_it(
+    fake: FakeEngine, given: Callable[[], bytes], why: str | None
+) -> None:
+    fake.tell("POST", "/containers/create", document({"Id": "probe"}, 201))
+    fake.tell("GET", "/containers/probe/archive", given())
+    fake.tell("DELETE", "/containers/probe", answer(status=204))
+    assert why_no_c_layer(Engine(fake.path), "sha256:1") == why
+    assert fake.asked("DELETE") == ["/containers/probe?force=1&v=1"]
+
+
+def test_an_engine_that_is_away_has_none() -> None:
+    assert "nowhere" in str(why_no_c_layer(Engine("/nowhere.sock"), "sha256:1"))
 
 
 # --- signals

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mllaunch_agent import container, preload
 from mllaunch_containers.dockerfile import environment, files, labels, whole
 from mllaunch_containers.spec import Code, Dependencies, Environment, ImageError, ImageSpec
 
@@ -40,6 +41,7 @@ ENVIRONMENTS = {
     "pylock": Environment("python:3.12", (), asked("pylock.toml", "pylock.gpu.toml")),
     "poetry": Environment("python:3.12", (), asked("poetry.lock", "poetry.lock")),
     "conda": Environment("mambaorg/micromamba:2", (), asked("environment.yml", "environment.yml")),
+    "c_layer": Environment("debian:12", ("gcc", "libc6-dev"), c_layer=b"int x;\n"),
     "reference": Environment("", reference="host.invalid/team/finished:1"),
     "dockerfile": Environment(
         "", dockerfile=("Dockerfile", "# syntax=docker/dockerfile:1\nFROM debian:12\n\n")
@@ -82,6 +84,33 @@ def test_the_context_is_the_files_in_a_folder_of_their_own() -> None:
     assert files(ENVIRONMENTS["none"]) == {}
     assert files(ENVIRONMENTS["reference"]._replace(dependencies=LOCK)) == {}
     assert files(ENVIRONMENTS["dockerfile"]._replace(dependencies=LOCK)) == {}
+
+
+def test_the_c_layer_is_a_file_of_the_context_of_our_recipe_alone() -> None:
+    assert files(ENVIRONMENTS["c_layer"]) == {"c-layer/preload.c": b"int x;\n"}
+    assert "int x;" not in environment(ENVIRONMENTS["c_layer"], PLATFORM)
+    for name in ("reference", "dockerfile"):
+        wanted = ENVIRONMENTS[name]._replace(c_layer=b"int x;\n")
+        assert files(wanted) == {}
+        assert environment(wanted, PLATFORM) == environment(ENVIRONMENTS[name], PLATFORM)
+        assert wanted.key(PLATFORM, CODE.tree) == ENVIRONMENTS[name].key(PLATFORM, CODE.tree)
+
+
+def test_the_c_layer_is_compiled_as_the_agent_does_it() -> None:
+    flags = " ".join(preload._FLAGS)
+    libraries = " ".join(preload._LIBRARIES)
+    text = environment(ENVIRONMENTS["c_layer"], PLATFORM)
+    assert f"{flags} -o preload.so preload.c {libraries} " in text
+    assert container.C_LAYER in text
+
+
+def test_an_environment_is_another_with_the_c_layer_and_without_it_what_it_was() -> None:
+    plain = Environment("debian:12")
+    one, two = plain._replace(c_layer=b"int x;\n"), plain._replace(c_layer=b"int y;\n")
+    assert len({wanted.key(PLATFORM, CODE.tree) for wanted in (plain, one, two)}) == 3
+    # What images in registries are named by: a change makes everybody build anew.
+    known = "ac9e39c5532595730583faf32a9f1e543759659b1fdaf57a856487fd937d8f51"
+    assert plain.key(PLATFORM, CODE.tree) == known
 
 
 def test_labels_leave_out_what_is_not_known() -> None:
