@@ -105,7 +105,7 @@ SETTINGS = (
         "c_layer",
         kinds.choice("off", "on"),
         "off",
-        "Also see which files programs open that are not Python; needs a C compiler on the node, once.",
+        "Also see which files programs open that are not Python; needs a C compiler, on the node or in the image.",
     ),
     Setting("nodes", kinds.ADDRESSES, (), "The machines of the ssh backend.", "--node"),
     Setting("ssh.known_hosts", kinds.TEXT, None, "Host keys to trust; the user's own file when not set."),
