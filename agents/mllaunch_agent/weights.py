@@ -1,28 +1,30 @@
 """Which files and folders hold model weights, told by their content; and a digest of the weights themselves.
 
 Two files may hold the same weights although their bytes differ: ``torch.save`` names the folder inside its zip after
-the file's stem, and keras writes the time into its own. The *logical digest* leaves such things out. Equal digests
+the file's stem, and Keras writes the time into its own. The *logical digest* leaves such things out. Equal digests
 say that the weights are equal; unequal ones say nothing, because a pickle may spell one value in several ways. It is
 a SHA-256, in hex, over a line that names the scheme and then fields, each of them after its length as eight bytes
 (little-endian):
 
-``tensors/1`` (safetensors, npz, npy): the line ``tensors/1\\n``; then, per array in the order of the names' UTF-8,
-    the name, the dtype, the shape (decimal numbers with commas, nothing for a scalar) and the bytes in C order. The
-    dtype is spelled as in numpy, without the byte order: ``f4``, ``i8``, ``u1``, ``c8``, ``bool``; beyond numpy it is
-    safetensors' name in lower case: ``bf16``, ``f8_e4m3``, ``f4_e2m1``; and a type that is not known here is
-    ``safetensors`` with a space and its name. Where the bytes lie otherwise, `` big-endian`` or `` fortran`` or both
-    in this order stand behind it. The same arrays in a .safetensors and in an .npz have the same digest;
-    safetensors' ``__metadata__`` doesn't count. An .npy holds one array whose name is empty.
-``members/1`` (torch, torchscript, keras): the line ``members/1\\n``; then, per zip member in the order of the names'
+``tensors/1`` (safetensors, npz, npy, hdf5, keras): the line ``tensors/1\\n``; then, per array in the order of the
+    names' UTF-8, the name, the dtype, the shape (decimal numbers with commas, nothing for a scalar) and the bytes in
+    C order. The dtype is spelled as in numpy, without the byte order: ``f4``, ``i8``, ``u1``, ``c8``, ``bool``;
+    beyond numpy it is safetensors' name in lower case: ``bf16``, ``f8_e4m3``, ``f4_e2m1``; and a type that is not
+    known here is ``safetensors`` with a space and its name. Where the bytes lie otherwise, `` big-endian`` or
+    `` fortran`` or both in this order stand behind it. The same arrays in a .safetensors and in an .npz have the same
+    digest; safetensors' ``__metadata__`` doesn't count. An .npy holds one array whose name is empty. In HDF5 a name is
+    the path (``layers/dense/vars/0``), and attributes don't count. Of a .keras file it is the digest of its
+    ``model.weights.h5``: its ``config.json`` differs from one save of a model to the next.
+``members/1`` (torch, torchscript): the line ``members/1\\n``; then, per zip member in the order of the names'
     UTF-8, the name and the bytes. In the names of torch the first component is left out. Left out are the members
     ``version``, ``byteorder``, ``.data/serialization_id``, ``.format_version``, ``.storage_alignment`` and
-    ``*.debug_pkl`` (the paths of source files), which torch writes, and ``metadata.json`` (the date) of keras.
+    ``*.debug_pkl`` (the paths of source files).
 
 Nothing is ever unpickled. Files are hostile: memory is bounded by the largest header that is read (see the limits
 below), time by a multiple of the file's size, and what is damaged is no weights at all.
 
 Sources: torch/csrc/jit/serialization and caffe2/serialize/inline_container.cc of PyTorch 2.13; the README of
-safetensors 0.8; numpy/lib/_format_impl.py of numpy 2.4; keras/src/saving/saving_lib.py of Keras 3.
+safetensors 0.8; numpy/lib/_format_impl.py of numpy 2.4; keras/src/saving/saving_lib.py of Keras 3.15.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ import math
 import os
 import re
 import stat
+import struct
 from typing import (
     IO,
     TYPE_CHECKING,
@@ -50,6 +53,9 @@ from typing import (
     TypeVar,
     Union,
 )
+
+from mllaunch_agent import hdf5
+from mllaunch_agent.hdf5 import Array
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -75,7 +81,7 @@ _DIMENSIONS = 64  # numpy's own limit
 _DIGITS = 18  # of a step: fits a signed 64-bit integer
 
 _SUFFIXES = (
-    r"\.(pt|pth|pth\.tar|ckpt|safetensors|h5|hdf5|keras|npz|msgpack|gguf|onnx|pdparams|pdopt|pkl|pickle|joblib"
+    r"\.(pt|pt2|pth|pth\.tar|ckpt|safetensors|h5|hdf5|keras|npz|msgpack|gguf|onnx|pdparams|pdopt|pkl|pickle|joblib"
     r"|distcp|tflite|weights|index|data-[0-9]+-of-[0-9]+)$"
 )
 # Anything may be called .bin.
@@ -88,11 +94,10 @@ _MAGIC = (
     (_NPY, "npy"),
     (b"GGUF", "gguf"),
 )
-_KERAS = ("config.json", "metadata.json", "model.weights.h5")
-_NOT_WEIGHTS = (
-    r"version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment|.*\.debug_pkl"  # torch
-    r"|metadata\.json"  # keras
-)
+_KERAS_WEIGHTS = "model.weights.h5"
+_KERAS = ("config.json", "metadata.json", _KERAS_WEIGHTS)
+_KERAS_STEP = "optimizer/vars/0"  # the optimizer's iterations, which it makes first
+_NOT_WEIGHTS = r"version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment|.*\.debug_pkl"
 _STEPS = ("step", "global_step", "iteration", "epoch")  # the first that a file has counts
 
 # How numpy writes the description of an array without fields: a literal, which needs no parser that could be abused.
@@ -151,14 +156,8 @@ class Weights(NamedTuple):
     format: str
     digest: Optional[str]  # the logical digest; None where the format gives none, or at too great an expense
     tensors: Optional[int]  # how many arrays, where the file says so
-    step: Optional[int]  # from the metadata of safetensors, or from an array of that name in an npz
-
-
-class _Array(NamedTuple):
-    dtype: str  # as the digest spells it
-    shape: Tuple[int, ...]
-    begin: int  # where its bytes begin, counted from the start of the file or zip member
-    size: int  # in bytes
+    # From the metadata of safetensors, an array of that name in an npz, or the optimizer's iterations of Keras
+    step: Optional[int]
 
 
 # ---- files
@@ -242,6 +241,8 @@ def _weights(file: io.FileIO, name: str) -> Optional[Weights]:
         return _safetensors(file)
     if found == "npy":
         return _npy(file)
+    if found == "hdf5":
+        return _hdf5(file, found, 0, _size(file))
     if found == "pickle" and not looks_like(name):
         return None
     if found is None and name.lower().endswith(".onnx") and os.pread(file.fileno(), 1, 0) == b"\x08":
@@ -270,7 +271,7 @@ class _Digest:
             self._sha256.update(block)
             size -= len(block)
 
-    def array(self, name: str, array: _Array, stream: IO[bytes]) -> None:
+    def array(self, name: str, array: Array, stream: IO[bytes]) -> None:
         self.text(name)
         self.text(array.dtype)
         self.text(",".join(map(str, array.shape)))
@@ -319,7 +320,7 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _tensor(entry: Any, base: int) -> _Array:
+def _tensor(entry: Any, base: int) -> Array:
     begin, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
     if len(shape) > _DIMENSIONS or any(
@@ -330,10 +331,10 @@ def _tensor(entry: Any, base: int) -> _Array:
     dtype, bits = _SAFETENSORS.get(entry["dtype"], ("safetensors " + entry["dtype"], None))
     if begin > end or (bits is not None and (end - begin) * 8 != math.prod(shape) * bits):
         raise ValueError
-    return _Array(dtype, shape, base + begin, end - begin)
+    return Array(dtype, shape, base + begin, end - begin)
 
 
-def _require_no_gaps(arrays: Iterable[_Array], begin: int, end: int) -> None:
+def _require_no_gaps(arrays: Iterable[Array], begin: int, end: int) -> None:
     """As the format demands; so a small file can't name the same bytes a million times."""
     for array in sorted(arrays, key=lambda array: (array.begin, array.size)):
         if array.begin != begin:
@@ -365,7 +366,7 @@ def _npy(file: io.FileIO) -> Weights:
     return Weights("npy", digest.hex(), 1, None)
 
 
-def _npy_array(stream: IO[bytes], size: int) -> Optional[_Array]:
+def _npy_array(stream: IO[bytes], size: int) -> Optional[Array]:
     """Reads the header of an .npy of ``size`` bytes; None: it holds objects or records, or is not written by numpy.
 
     Raises ValueError or EOFError when it is no .npy, or its size belies its shape.
@@ -383,7 +384,7 @@ def _npy_array(stream: IO[bytes], size: int) -> Optional[_Array]:
     order, kind, count, unit, fortran, dimensions = (group.decode("ascii") for group in match.groups(b""))
     shape = tuple(_integer(number) for number in dimensions.replace(",", " ").split())
     item = int(count) * (4 if kind == "U" else 1)
-    array = _Array(
+    array = Array(
         ("bool" if kind == "b" else kind + count + unit)
         + (" big-endian" if order == ">" else "")
         + (" fortran" if fortran == "True" and len(shape) > 1 else ""),
@@ -419,11 +420,12 @@ def _npz_step(archive: ZipFile, arrays: Mapping[str, ZipInfo]) -> Optional[int]:
 
 def _npy_step(stream: IO[bytes], size: int) -> Optional[int]:
     array = _npy_array(stream, size)
-    if (
-        array is None
-        or math.prod(array.shape) != 1
-        or not re.fullmatch("[iu][1-8]( big-endian)?", array.dtype)
-    ):
+    return None if array is None else _array_step(array, stream)
+
+
+def _array_step(array: Array, stream: IO[bytes]) -> Optional[int]:
+    """A whole number that is an array of its own, at which the stream stands."""
+    if math.prod(array.shape) != 1 or not re.fullmatch("[iu][1-8]( big-endian)?", array.dtype):
         return None
     step = int.from_bytes(
         _exactly(stream, array.size),
@@ -431,6 +433,39 @@ def _npy_step(stream: IO[bytes], size: int) -> Optional[int]:
         signed=array.dtype.startswith("i"),
     )
     return step if 0 <= step < 10**_DIGITS else None
+
+
+# ---- hdf5
+
+
+def _hdf5(file: io.FileIO, found: str, begin: int, size: int) -> Weights:
+    try:
+        arrays = hdf5.arrays(file, begin, size)
+    except (ValueError, EOFError, struct.error):  # not the plain form
+        return Weights(found, None, None, None)
+    digest = _Digest("tensors/1")
+    for name in sorted(arrays):
+        file.seek(arrays[name].begin)
+        digest.array(name, arrays[name], file)
+    return Weights(found, digest.hex(), len(arrays), _keras_step(file, arrays))
+
+
+def _keras_step(file: io.FileIO, arrays: Mapping[str, Array]) -> Optional[int]:
+    array = arrays.get(_KERAS_STEP)
+    if array is None:
+        return None
+    file.seek(array.begin)
+    return _array_step(array, file)
+
+
+def _keras(file: io.FileIO, members: Mapping[str, ZipInfo]) -> Weights:
+    """Keras stores its HDF5 file uncompressed: it lies in the zip as it is."""
+    info = members[_KERAS_WEIGHTS]
+    if info.compress_type or info.flag_bits & 1:  # or it is encrypted
+        return Weights("keras", None, None, None)
+    file.seek(info.header_offset + 26)  # the lengths of name and extra field, which stand before the content
+    lengths = struct.unpack("<HH", _exactly(file, 4))
+    return _hdf5(file, "keras", info.header_offset + 30 + sum(lengths), info.file_size)
 
 
 # ---- zip
@@ -477,8 +512,9 @@ def _zipped(file: io.FileIO, found: str) -> Weights:
             arrays = {name[: -len(".npy")]: info for name, info in members.items()}
             digest = _npz_digest(archive, arrays) if can_read else None
             return Weights(found, digest, len(arrays), _npz_step(archive, arrays) if can_read else None)
-        if found != "keras":
-            members = {name.partition("/")[2]: info for name, info in members.items()}
+        if found == "keras":
+            return _keras(file, members)
+        members = {name.partition("/")[2]: info for name, info in members.items()}
         digest = _members_digest(archive, members) if can_read else None
         return Weights(found, digest, None, None)
 

@@ -1,6 +1,6 @@
 """``python -m tests.coverage``: what the capture sees of each target, and what it does not.
 
-Targets that need torch, safetensors, h5py or joblib are run where ``--python`` has them, and left out elsewhere.
+Targets that need torch, safetensors, h5py, joblib or keras are run where ``--python`` has them, and left out elsewhere.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
+
 from tests.coverage.target import GIVEN, Target, target
 
 __all__ = ["TARGETS"]
@@ -51,6 +53,23 @@ def _torch(name: str, lines: str, path: str = "out.pt", reads: bool = True) -> T
         (path,),
         needs=_TORCH,
     )
+
+
+_KERAS = """
+    import os
+
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    """
+
+
+def _keras(name: str, lines: str, *paths: str, only_written: tuple[str, ...] = ()) -> Target:
+    """One that writes files and reads them again."""
+    script = dedent(_KERAS) + lines + "\n"
+    return target(name, script, paths, (*paths, *only_written), needs=("keras", "torch", "h5py"))
 
 
 def _tensors(name: str, script: str, needs: tuple[str, ...] = _SAFETENSORS) -> Target:
@@ -248,6 +267,46 @@ TARGETS = (
         ("out.h5",),
         build=("\"$PYTHON\" -c \"import h5py; h5py.File('inner.h5', 'w')['a'] = [1, 2]\"",),
         needs=("h5py",),
+    ),
+    _keras(
+        "keras, save and load_model",
+        "model.save('out.keras')\nkeras.models.load_model('out.keras')",
+        "out.keras",
+    ),
+    _keras(
+        "keras, save and load_model, the old format",
+        "model.save('out.h5')\nkeras.models.load_model('out.h5', compile=False)",
+        "out.h5",
+    ),
+    _keras(
+        "keras, save and load_model, a folder",
+        "model.save('out', zipped=False)\nkeras.models.load_model('out')",
+        "out/config.json",
+        "out/model.weights.h5",
+        only_written=("out/metadata.json",),
+    ),
+    _keras(
+        "keras, save_weights and load_weights",
+        "model.save_weights('out.weights.h5')\nmodel.load_weights('out.weights.h5')",
+        "out.weights.h5",
+    ),
+    _keras(
+        "keras, save_weights and load_weights, in shards",
+        "model.save_weights('out.weights.json', max_shard_size=3e-8)\nmodel.load_weights('out.weights.json')",
+        *(f"out{end}" for end in (".weights.json", "_00000.weights.h5", "_00001.weights.h5")),
+    ),
+    _keras(
+        "keras, ModelCheckpoint",
+        "kept = keras.callbacks.ModelCheckpoint('epoch-{epoch}.keras')\n"
+        "model.fit(keras.ops.ones((8, 4)), keras.ops.ones((8, 2)), epochs=2, callbacks=[kept])\n"
+        "for epoch in (1, 2):\n    keras.models.load_model(f'epoch-{epoch}.keras')",
+        "epoch-1.keras",
+        "epoch-2.keras",
+    ),
+    _keras(
+        "keras, export and torch.export.load",
+        "import torch\n\nmodel.export('out.pt2', format='torch')\ntorch.export.load('out.pt2')",
+        "out.pt2",
     ),
     target(
         "joblib",

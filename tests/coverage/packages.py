@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from pathlib import Path
 
 from tests.testbed import images
 
-PACKAGES = (f"torch=={images.TORCH}", "safetensors==0.8.0", "h5py==3.16.0", "joblib==1.6.0")
+PACKAGES = (f"torch=={images.TORCH}", "safetensors==0.8.0", "h5py==3.16.0", "joblib==1.6.0", "keras==3.15.1")
 
 
 def python() -> tuple[str | None, str | None]:
     """(the interpreter, None); or (None, why there is none). The first time takes a minute, and 1 GB."""
-    kept = images.CACHE / f"coverage-{images.TORCH}-{sys.version_info[0]}.{sys.version_info[1]}"
+    which = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:12]
+    kept = images.CACHE / f"coverage-{which}-{sys.version_info[0]}.{sys.version_info[1]}"
     if not kept.exists():
         new = Path(tempfile.mkdtemp(prefix="coverage-new-", dir=images.CACHE))
         problem = _install(new)

@@ -13,7 +13,7 @@ from tests.coverage.running import Finding, run
 from tests.coverage.target import Target
 from tests.coverage.targets import TARGETS
 
-LIBRARIES = {"torch", "safetensors", "h5py", "joblib"}
+LIBRARIES = {"torch", "safetensors", "h5py", "joblib", "keras"}
 ROWS = page.rows()
 
 
@@ -31,7 +31,7 @@ def libraries() -> str:
     """A Python that has this machine's torch and what goes with it."""
     python, problem = packages.python()
     if python is None:
-        pytest.skip(f"torch, safetensors, h5py and joblib cannot be installed: {problem}")
+        pytest.skip(f"torch, safetensors, h5py, joblib and keras cannot be installed: {problem}")
     return python
 
 

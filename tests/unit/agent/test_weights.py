@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -8,6 +9,7 @@ import pickle
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -68,9 +70,28 @@ def torch_zip(stem: str, storage: bytes = b"\1\2\3\4", **more: bytes) -> bytes:
     return zipped({f"{stem}/{name}": data for name, data in members.items()})
 
 
-def keras(date: str = "2026-01-01", h5: bytes = b"weights") -> bytes:
+# As h5py 3.16 writes layers/dense/vars/0 (F4), and optimizer/vars/0 (the number 7, of 32 bits).
+HDF5 = zlib.decompress(
+    base64.b85decode(
+        b"c-"
+        b"rgqaB<`1lHy_j0S*oZ76t(ZWbhvfT(nX7F!=;1%?PDCp!5nRm^dR?P68?}2sIyFT}Y6tD@gT!Gyt<lfgM7lx^5JV6yV|N7yzOpVC"
+        b"ex$pI|~&my=kTT2#!ykY7-enVVUaT7;H9El9MNk%1MWml4L-"
+        b"fY3}30cNN=7ATF$mjG)ORFH>?DKLn0Fo@Sf<yjdx!17E?5Cb`&Ifa?g0BVE*nu{t1L2NYG0|^Hp0^$ZBUI4@gfcOCrGdKcsDG)0F"
+        b"v4JDb{15fr3O3^MzXmsi<`~Tiqxm1H9yq~<sxBopuQ(Mczk5(<Z?K=g3nK#)Jl!R*pw)M1=@{lN6J=C&F;ISu>d1^gT;;$7XuxjZ"
+        b"BCZ@T;2$jqM#}-ra^M0Ns=Bg7P%D7i<p3i*-DPl~=5O?LJPL4?1I#GpfB-ZG4+x_6CkT}T6#}E>z-"
+        b"T#uSq|LbLse&h*8Zn<IZ(iZYW@r;e+S=a9FY=^3e2NnLJoknqtMeG52$+v?Z1iuLpd)o7t}0fkYr>8>kxpaSq_x+%L<AMAw-"
+        b"&XclP&TM9N^u>X6&pFmQu^G)_jrC>RB!U=)mkQ7{Td!6+C7qhJ(_f}sX5=f6?M3z!)Mz-"
+        b"$2y2Kf9oWPAYUyf$<uj0Mf61w$e{*couoWuedU5gNnZ0$EBhI)*($0j@FZIcRgl)Sk=2m40Q^AbcAQ;?nOQ&C&Ebntn0UZ;S@2I$"
+        b"F=cd{IR;A3Yt90^-6^L1{Eh$N>O$Ma4+"
+    )
+)
+
+
+def keras(
+    date: str = "2026-01-01", h5: bytes = HDF5, config: bytes = b"{}", compression: int = zipfile.ZIP_STORED
+) -> bytes:
     metadata = json.dumps({"keras_version": "3.0", "date_saved": date}).encode()
-    return zipped({"metadata.json": metadata, "config.json": b"{}", "model.weights.h5": h5})
+    return zipped({"metadata.json": metadata, "config.json": config, "model.weights.h5": h5}, compression)
 
 
 def npz(**arrays: Any) -> bytes:
@@ -205,8 +226,6 @@ def test_the_digest_of_arrays_is_what_is_described(put: Any) -> None:
 def test_the_digest_of_members_is_what_is_described(put: Any) -> None:
     expected = framed(b"members/1", b"data.pkl", b"\x80\x02}q\x00.", b"data/0", b"\1\2\3\4")
     assert weights.read(put(torch_zip("model"))) == Weights("torch", expected, None, None)
-    expected = framed(b"members/1", b"config.json", b"{}", b"model.weights.h5", b"weights")
-    assert weights.read(put(keras())) == Weights("keras", expected, None, None)
 
 
 def test_equal_torch_weights_under_another_name_have_an_equal_digest(put: Any) -> None:
@@ -223,9 +242,42 @@ def test_the_paths_of_source_files_in_torchscript_do_not_count(put: Any) -> None
     assert digest(put, script(b"")) != digest(put, script(b"", b"class N"))
 
 
-def test_the_date_in_a_keras_file_does_not_count(put: Any) -> None:
-    assert digest(put, keras("2026-01-01")) == digest(put, keras("2027-02-02"))
-    assert digest(put, keras()) != digest(put, keras(h5=b"others"))
+def test_the_digest_and_the_step_of_keras_are_those_of_its_arrays(put: Any) -> None:
+    names = (
+        (b"layers/dense/vars/0", b"f4", b"3,4", F4.tobytes()),
+        (b"optimizer/vars/0", b"i4", b"", b"\7\0\0\0"),
+    )
+    expected = framed(b"tensors/1", *names[0], *names[1])
+    assert weights.read(put(HDF5)) == Weights("hdf5", expected, 2, 7)
+    assert weights.read(put(keras())) == Weights("keras", expected, 2, 7)
+
+
+def test_the_date_and_the_configuration_in_a_keras_file_do_not_count(put: Any) -> None:
+    assert digest(put, keras()) == digest(put, keras("2027-02-02", config=b'{"a": 1}'))
+    assert digest(put, keras()) != digest(put, keras(h5=HDF5.replace(F4.tobytes(), (F4 + 1).tobytes())))
+
+
+def test_attributes_do_not_count(put: Any) -> None:
+    renamed = HDF5.replace(b"name\0", b"game\0")
+    assert renamed != HDF5
+    assert digest(put, renamed) == digest(put, HDF5)
+
+
+@pytest.mark.parametrize("size", range(8, len(HDF5), 997))
+def test_hdf5_that_is_cut_off_or_unknown_has_no_digest(put: Any, size: int) -> None:
+    assert weights.read(put(HDF5[:size])) == Weights("hdf5", None, None, None)
+    assert weights.read(put(keras(h5=HDF5[:size]))) == Weights("keras", None, None, None)
+
+
+def test_a_group_that_contains_itself_has_no_digest(put: Any) -> None:
+    root = HDF5[64:72]
+    entries = HDF5.index(b"SNOD") + 8
+    circular = HDF5[: entries + 8] + root + HDF5[entries + 16 :]
+    assert weights.read(put(circular)) == Weights("hdf5", None, None, None)
+
+
+def test_a_compressed_keras_file_is_left_alone(put: Any) -> None:
+    assert weights.read(put(keras(compression=zipfile.ZIP_DEFLATED))) == Weights("keras", None, None, None)
 
 
 def test_the_order_in_the_file_and_the_metadata_do_not_count(put: Any) -> None:
@@ -500,6 +552,7 @@ VALID = [
     zipped({"w.npy": npy(F4), "b.npy": npy(I8)}, zipfile.ZIP_DEFLATED),
     npy(F4),
     keras(),
+    HDF5,
     LEGACY,
 ]
 
@@ -523,7 +576,7 @@ def test_damage_never_raises_and_never_hangs(
     weights.read(str(path))
 
 
-@pytest.mark.parametrize("data", VALID[:-1])
+@pytest.mark.parametrize("data", VALID[:-2])
 def test_what_is_cut_off_is_no_weights(put: Any, data: bytes) -> None:
     for size in range(10, len(data), 7):
         assert weights.read(put(data[:size])) is None

@@ -701,6 +701,7 @@ _WRAPPED = frozenset(
         "torch.serialization",
         "torch.jit._serialization",
         "torch.jit._script",
+        "torch.export",
         "torch.distributed.checkpoint.state_dict_saver",
         "torch.distributed.checkpoint.state_dict_loader",
         "safetensors",

@@ -41,6 +41,7 @@ _SAVING_NUMPY = (
 _FUNCTIONS = {
     "torch.serialization": (("save", None, "torch.save"), ("load", "torch.load", None)),
     "torch.jit._serialization": (("load", "torch.jit.load", None),),
+    "torch.export": (("save", None, "torch.export.save"), ("load", "torch.export.load", None)),
     "torch.distributed.checkpoint.state_dict_saver": (
         ("save", None, "torch.distributed.checkpoint.save"),
         ("async_save", None, "torch.distributed.checkpoint.async_save"),
@@ -66,6 +67,8 @@ _PATH_ARGUMENTS = {
     "torch.load": (0, "f", None, None),
     "torch.jit.save": (1, "f", None, None),
     "torch.jit.load": (0, "f", None, None),
+    "torch.export.save": (1, "f", None, None),
+    "torch.export.load": (0, "f", None, None),
     "torch.from_file": (0, "filename", None, None),
     "torch.distributed.checkpoint.save": (None, "checkpoint_id", 0, "state_dict"),
     "torch.distributed.checkpoint.async_save": (None, "checkpoint_id", 0, "state_dict"),
