@@ -455,7 +455,7 @@ def _keras_step(file: io.FileIO, arrays: Mapping[str, Array]) -> Optional[int]:
     if array is None:
         return None
     file.seek(array.begin)
-    return _array_step(array, file)
+    return _array_step(array, file) or None  # 0: an optimizer that was not used, and does not know
 
 
 def _keras(file: io.FileIO, members: Mapping[str, ZipInfo]) -> Weights:
