@@ -138,11 +138,11 @@ def mounts_below(folder: Path) -> list[str]:
 class Repo:
     """The user's git repository, with one commit."""
 
-    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, environ: Mapping[str, str], object_format: str = "sha1") -> None:
         self.root = root
         self._environ = environ
         root.mkdir(parents=True)
-        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("init", "--quiet", "--initial-branch=main", f"--object-format={object_format}")
         self.write(".gitignore", "outputs/\n__pycache__/\n")
         self.commit("begin")
 

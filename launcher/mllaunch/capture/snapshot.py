@@ -12,7 +12,7 @@ import stat
 from typing import NamedTuple
 
 from mllaunch.capture import worktree
-from mllaunch.capture.git import Git, GitFailed, explained, shown, temporary_index
+from mllaunch.capture.git import Git, GitFailed, batch, explained, shown, temporary_index
 from mllaunch.capture.worktree import Inspection, Worktree
 from mllaunch.domain.snapshot import FileChange, Snapshot
 from mllaunch.errors import MllaunchError, NotFound, UsageError
@@ -70,7 +70,10 @@ def pin(snapshot: Snapshot) -> None:
 
 
 def listed(cwd: str, revision: str) -> tuple[str, dict[str, str]]:
-    """A commit of the repository that ``cwd`` is in, and its files: path -> blob id. NotFound."""
+    """A commit of the repository that ``cwd`` is in, and its files: path -> SHA-1 blob id. NotFound.
+
+    What processes executed is on record by these ids, also where the repository's own are SHA-256.
+    """
     git = Git(cwd)
     try:
         name = f"{revision}^{{commit}}"
@@ -82,8 +85,21 @@ def listed(cwd: str, revision: str) -> tuple[str, dict[str, str]]:
             f"there is no commit {shown(revision)} in the repository here",
             hint="git log --oneline",
         ) from error
-    records = [record.partition(b"\t") for record in output.split(b"\0") if record]
-    return commit, {os.fsdecode(path): meta.rpartition(b" ")[2].decode() for meta, _, path in records}
+    records = [record.partition(b"\t") for record in output.split(b"\0") if b" blob " in record[:12]]
+    files = {os.fsdecode(path): meta.rpartition(b" ")[2].decode() for meta, _, path in records}
+    return commit, files if len(commit) == 40 else _by_sha1(git, files)
+
+
+def _by_sha1(git: Git, files: dict[str, str]) -> dict[str, str]:
+    """The files of a SHA-256 repository, with the ids that they have in others."""
+    import hashlib
+
+    found = {}
+    for path, (_, _, size, stream) in zip(files, batch(git, list(files.values())), strict=True):
+        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        digest.update(stream.read(size))
+        found[path] = digest.hexdigest()
+    return found
 
 
 def unpin(snapshot: Snapshot) -> None:
