@@ -339,9 +339,16 @@ def _not_taken(error: GitFailed, found: Worktree) -> MllaunchError:
 
 
 def _copy_index(private_git_dir: str, target: str) -> None:
+    """With its time: git trusts an entry's size and times only if the index is younger than the file.
+
+    Where a file was edited within a tick of the clock after it was added, a young copy would hide the edit
+    (https://git-scm.com/docs/racy-git).
+    """
     try:
         with open(os.path.join(private_git_dir, "index"), "rb") as source, open(target, "wb") as copy:
+            info = os.fstat(source.fileno())
             copy.write(source.read())
+        os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
     except FileNotFoundError:
         pass  # no index: everything is deleted and untracked at once, and git starts an empty one
 

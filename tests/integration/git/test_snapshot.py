@@ -133,6 +133,21 @@ def test_a_dirty_tree_becomes_a_commit_of_exactly_what_is_there(repository: Repo
     assert repository.git("write-tree") == found.tree
 
 
+def test_an_edit_within_the_tick_of_the_clock_in_which_the_file_was_added_is_seen(
+    repository: Repository,
+) -> None:
+    file = repository.root / "train.py"
+    repository.git("config", "core.trustctime", "false")
+    repository.write("train.py", "RATE = 1.0\n")
+    os.utime(file, (1e9, 1e9))
+    repository.commit()
+    file.write_text("RATE = 2.0\n")
+    for path in (file, repository.root / ".git" / "index"):
+        os.utime(path, (1e9, 1e9))
+    found = take(repository, allow_dirty=True)
+    assert repository.git("show", f"{found.commit}:train.py") == "RATE = 2.0"
+
+
 def test_a_dirty_snapshot_leaves_every_byte_of_the_user_as_it_was(repository: Repository) -> None:
     repository.write("train.py", "stashed\n")
     repository.git("stash")
