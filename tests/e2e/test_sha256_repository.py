@@ -68,3 +68,15 @@ def test_its_code_is_compared_with_commits_of_both_kinds(study: Study, home: Hom
     study.repo.commit()
     other = study.mllaunch("provenance", name, "--against", "HEAD", "--json")
     assert (other.rc, other.document["differs"]) == (1, ["recipe.py"])
+
+
+def test_a_run_is_resumed_with_its_own_code(study: Study) -> None:
+    commit = study.code()
+    name = study.run("1")
+    study.repo.write("recipe.py", "RATE = 2.0\n")
+    study.repo.commit()
+    study.mllaunch("resume", name, check=True)
+    study.mllaunch.wait_sealed("@last")
+    told = study.told("@last")
+    assert (told["code"]["commit"], told["code"]["changes"]) == (commit, [])
+    assert [node["matches_commit"] for node in told["code"]["nodes"]] == [True]
