@@ -19,6 +19,7 @@ def python() -> tuple[str | None, str | None]:
     which = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:12]
     kept = images.CACHE / f"coverage-{which}-{sys.version_info[0]}.{sys.version_info[1]}"
     if not kept.exists():
+        images.CACHE.mkdir(exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix="coverage-new-", dir=images.CACHE))
         problem = _install(new)
         if problem or kept.exists():  # another session was quicker
