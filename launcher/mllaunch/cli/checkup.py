@@ -155,13 +155,13 @@ def _code(path: str) -> str | None:
 
 def _agent(app: App) -> dict[str, Any] | Fault:
     """What an agent answers that is started just as for a run."""
-    from mllaunch.schedulers import agent_process
+    from mllaunch_agent import starting
 
     question = {"home": app.home, "import_path": app.import_path, "lease_dir": app.lease_dir}
     try:
         done = subprocess.run(
-            agent_process.command("check"),
-            env=agent_process.environment(),
+            starting.command("check"),
+            env=starting.environment(),
             input=json.dumps(question) + "\n",
             capture_output=True,
             text=True,

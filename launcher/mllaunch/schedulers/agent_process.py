@@ -6,8 +6,9 @@ Its interpreter then starts while the launcher still looks at the code. Imports 
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
+
+from mllaunch_agent.starting import spawn
 
 if TYPE_CHECKING:
     from mllaunch_agent.protocol import TaskSpec
@@ -46,38 +47,3 @@ class AgentProcess:
                 evidence=(answer.decode(errors="replace").strip() or "it ended without a word",),
                 hint="mllaunch doctor",
             )
-
-
-def adopt(folder: str) -> None:
-    """Start an agent that looks after an attempt whose own agent has died."""
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        spawn("adopt", folder, files=((null, 0), (null, 1), (null, 2)))
-    finally:
-        os.close(null)
-
-
-def spawn(*arguments: str, files: tuple[tuple[int, int], ...]) -> int:
-    """Start the agent's command line, detached; its pid. files: (our descriptor, its descriptor)."""
-    actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in files]
-    return os.posix_spawn(
-        sys.executable, command(*arguments), environment(), file_actions=actions, setsid=True
-    )
-
-
-def command(*arguments: str) -> list[str]:
-    """The agent's command line: our interpreter, isolated from the user's Python settings and site-packages."""
-    import mllaunch_agent
-
-    root = os.path.dirname(os.path.dirname(os.path.abspath(mllaunch_agent.__file__)))
-    code = f"import sys; sys.path.insert(0, {root!r}); from mllaunch_agent.__main__ import main; main()"
-    return [sys.executable, "-I", "-S", "-c", code, *arguments]
-
-
-def environment() -> dict[str, str]:
-    """What the agent itself gets: enough to find programs and GPU libraries, and the mark that tells it from a task."""
-    kept = ("PATH", "HOME", "USER", "LOGNAME", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_ALL", "TZ")
-    # The last two are for developing without a GPU; see docs/developing.md.
-    names = (*kept, "MLLAUNCH_FAKE_GPUS", "FAKE_NVML")
-    found = {name: os.environ[name] for name in names if name in os.environ}
-    return {**found, "MLLAUNCH_AGENT": "1"}

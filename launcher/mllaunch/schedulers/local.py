@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mllaunch.domain.job import Resources
 from mllaunch.errors import InternalError, NotFound, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles
-from mllaunch.schedulers import agent_process
 from mllaunch.schedulers.agent_process import AgentProcess
 
 if TYPE_CHECKING:
+    from mllaunch_agent.attempts import Attempts
     from mllaunch_agent.node import AttemptFolder
     from mllaunch_agent.protocol import StopRequest, TaskSpec
-
-_REVIVE_PAUSE_S = 2.0
 
 
 def import_path() -> list[str]:
@@ -45,7 +43,12 @@ class LocalScheduler:
         self._home = home
         self._node = node
         self._agent = agent
-        self._revived_s: dict[AttemptRef, float] = {}
+
+    @cached_property
+    def _attempts(self) -> Attempts:
+        from mllaunch_agent.attempts import Attempts  # to start a run, nothing of it needs to be read
+
+        return Attempts(self._home)
 
     def folder(self, attempt: AttemptRef) -> str:
         return os.path.join(self._home, "runs", attempt.run_id, str(attempt.number))
@@ -108,18 +111,15 @@ class LocalScheduler:
 
     def retry(self, failed: AttemptRef) -> None:
         """Start the attempt after ``failed`` with the same specification. Harmless when it has started already."""
-        spec = _attempt(self.folder(failed)).spec()
-        if spec is None:
-            raise NotFound("spec", f"nothing is left of attempt {failed.number}", hint="submit it again")
-        following = failed._replace(number=failed.number + 1)
-        folder = self.folder(following)
-        if os.path.exists(os.path.join(folder, "spec.json")):
-            return
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         try:
-            self.start({**spec, "attempt": following.number, "folder": folder})
+            spec = self._attempts.following(*failed)
+        except FileNotFoundError as error:
+            raise NotFound("spec", str(error), hint="submit it again") from error
+        try:
+            if spec is not None:
+                self.start(spec)
         except InternalError:
-            if not (os.path.exists(os.path.join(folder, "spec.json")) or _attempt(folder).is_alive()):
+            if not self._attempts.has_begun(failed.run_id, failed.number + 1):
                 raise
             # Else another command started it in the same moment, and its agent was first.
 
@@ -127,10 +127,8 @@ class LocalScheduler:
         _attempt(self.folder(attempt)).request_stop(request)
 
     def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
-        folder = self.folder(attempt)
-        if not os.path.isdir(os.path.join(folder, "streams")):
-            return {}
-        return {self._node_of(folder): _attempt(folder)}
+        found = self._attempts.find(*attempt)
+        return {} if found is None else {self._node_of(found.folder): found}
 
     def outputs(self, attempt: AttemptRef) -> dict[str, AttemptFolder]:
         """By node, where what the tasks wrote can be looked at; empty once nothing is left of the attempt."""
@@ -144,49 +142,23 @@ class LocalScheduler:
 
     def kept(self) -> list[str]:
         """Ids of the runs of which something lies here."""
-        try:
-            return sorted(os.listdir(os.path.join(self._home, "runs")))
-        except FileNotFoundError:
-            return []
+        return self._attempts.kept()
 
     def held_bytes(self, attempt: AttemptRef) -> tuple[int, int] | None:
         """How much disk an attempt takes: (our copies of its streams, what its tasks wrote); None: nothing is left."""
-        from mllaunch_agent import node
-
-        return node.held_bytes(self.folder(attempt))
+        return self._attempts.held_bytes(*attempt)
 
     def release_streams(self, attempt: AttemptRef) -> None:
         """Free our copies of a sealed attempt's streams; repeatable. OSError while somebody is at it."""
-        from mllaunch_agent import node
-
-        node.release_streams(self.folder(attempt))
-        self._leave_no_empty_folder(attempt)
+        self._attempts.release_streams(*attempt)
 
     def discard(self, attempt: AttemptRef) -> None:
         """Remove all that lies here of an attempt; repeatable. OSError while somebody is at it."""
-        from mllaunch_agent import node
-
-        node.discard(self.folder(attempt))
-        self._leave_no_empty_folder(attempt)
-
-    def _leave_no_empty_folder(self, attempt: AttemptRef) -> None:
-        try:
-            os.rmdir(os.path.dirname(self.folder(attempt)))
-        except OSError:
-            pass  # other attempts lie there
+        self._attempts.discard(*attempt)
 
     def revive(self, attempt: AttemptRef) -> None:
-        # One that was started a moment ago may not have taken the lock yet.
-        now_s = time.monotonic()
-        if now_s - self._revived_s.get(attempt, -_REVIVE_PAUSE_S) >= _REVIVE_PAUSE_S:
-            self._revived_s[attempt] = now_s
-            agent_process.adopt(self.folder(attempt))
+        self._attempts.revive(*attempt)
 
     def abandon(self, attempt: AttemptRef) -> bool:
         """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
-        from mllaunch_agent import system
-
-        folder = self.folder(attempt)
-        if system.is_locked(os.path.join(folder, "submit.lock")):
-            return False
-        return _attempt(folder).fence()
+        return self._attempts.abandon(*attempt)
