@@ -1,5 +1,5 @@
 """The agent's own command line: ``python -m mllaunch_agent supervise`` (a TaskSpec on stdin), ``adopt FOLDER``,
-or ``check`` (a question on stdin, see checkup.py)."""
+``check`` (a question on stdin, see checkup.py), or ``serve HOME`` (calls on stdin, see serving.py)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ def main() -> None:
         from mllaunch_agent.checkup import checkup
 
         sys.stdout.write(json.dumps(checkup(json.loads(sys.stdin.readline()))) + "\n")
+        return
+    if len(sys.argv) == 3 and sys.argv[1] == "serve":
+        from mllaunch_agent.serving import serve
+
+        serve(sys.argv[2], sys.stdin.buffer, sys.stdout.buffer)
         return
     # Imported before the specification arrives: the launcher starts this process while it still prepares. The
     # socket module is for a free port, and would otherwise be imported while the task waits for its start.
@@ -32,7 +37,7 @@ def main() -> None:
     elif len(sys.argv) == 3 and sys.argv[1] == "adopt":
         supervisor.adopt(sys.argv[2])
     else:
-        sys.exit("usage: mllaunch_agent supervise | adopt FOLDER | check")
+        sys.exit("usage: mllaunch_agent supervise | adopt FOLDER | check | serve HOME")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ __all__ = [
     "blob_id",
     "blob_id_of",
     "follow",
+    "format_tree",
     "listing",
     "look",
     "parse_tree",
@@ -56,6 +57,14 @@ def parse_tree(text: bytes) -> Dict[str, Listed]:
         if tab and len(words) == 2:
             found[os.fsdecode(path)] = Listed(words[0], words[1])
     return found
+
+
+def format_tree(listed: Mapping[str, Listed]) -> bytes:
+    """What ``parse_tree`` reads."""
+    return b"".join(
+        b"%s %s\t%s\0" % (entry.mode.encode(), entry.blob.encode(), os.fsencode(path))
+        for path, entry in listed.items()
+    )
 
 
 def follow(
@@ -125,12 +134,9 @@ def listing(tree: str, cached: str) -> Dict[str, Listed]:
         blob = blob_id(os.path.join(tree, path))
         if entry.info is not None and blob is not None:
             found[path] = Listed(_mode(entry.info), blob)
-    text = b"".join(
-        b"%s %s\t%s\0" % (e.mode.encode(), e.blob.encode(), os.fsencode(p)) for p, e in found.items()
-    )
     try:
         os.makedirs(os.path.dirname(cached), exist_ok=True)
-        system.write_atomic(cached, text)
+        system.write_atomic(cached, format_tree(found))
     except OSError:
         pass  # read again next time
     return found

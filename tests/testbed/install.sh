@@ -15,6 +15,8 @@ need podman podman catatonit
 need ip iproute2
 need iptables iptables
 need mkfs.ext4 e2fsprogs
+need sshd openssh-server
+need ssh-keygen openssh-client
 # A busybox that needs libraries is of no use in an image that has none.
 if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then missing+=(busybox-static); fi
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -1,0 +1,231 @@
+"""Answers a launcher at the other end of a pipe, mostly one that came by SSH: docs/protocol.md, "Calls".
+
+A call is one JSON line ``{"call": NAME, "with": {...}, "bytes": N}`` and N bytes; an answer is one JSON line, either
+``{"value": ..., "bytes": N}`` and N bytes, or ``{"error": CODE, "message": ...}``. One call at a time; at the end of
+its input the process ends. What it starts lives on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any, BinaryIO, Dict, List, NamedTuple, Optional
+
+from mllaunch_agent import PROTOCOL_VERSION, __version__, protocol, starting, system
+from mllaunch_agent.attempts import Attempts
+from mllaunch_agent.codekeeping import CodeKeeping, Damaged
+
+__all__ = ["serve"]
+
+_AT_MOST_BYTES = 1 << 30
+
+
+class Data(NamedTuple):
+    """An answer that is bytes. value: what is said beside them."""
+
+    content: bytes
+    value: Any = None
+
+
+def serve(home: str, calls: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until the input ends. home: the folder that holds everything mllaunch keeps for this user here."""
+    os.makedirs(home, mode=0o700, exist_ok=True)
+    served = Calls(home)
+    while True:
+        line = calls.readline()
+        if not line.endswith(b"\n"):
+            return
+        call = json.loads(line)
+        size = int(call.get("bytes", 0))
+        content = calls.read(size) if 0 < size <= _AT_MOST_BYTES else b""
+        if len(content) != size:
+            return  # the launcher has gone in mid-sentence
+        answers.write(_answer(served, call, content))
+        answers.flush()
+
+
+def _answer(served: "Calls", call: Dict[str, Any], content: bytes) -> bytes:
+    try:
+        act = getattr(served, "do_" + call["call"], None)
+        if act is None:
+            raise ValueError("no such call: %r" % call["call"])
+        given = dict(call.get("with", {}))
+        if content or call.get("takes_bytes"):
+            given["content"] = content
+        found = act(**given)
+    except Damaged as error:
+        return _line({"error": "damaged", "message": str(error)})
+    except FileNotFoundError as error:
+        return _line({"error": "not_found", "message": _words(error)})
+    except OSError as error:
+        code = "disk_full" if system.is_full(error) else "os"
+        return _line({"error": code, "message": _words(error)})
+    except Exception as error:  # noqa: BLE001  the launcher is to hear of it, whatever it is
+        return _line({"error": "internal", "message": "%s: %s" % (type(error).__name__, error)})
+    if isinstance(found, Data):
+        return _line({"value": found.value, "bytes": len(found.content)}) + found.content
+    return _line({"value": found})
+
+
+def _line(document: Dict[str, Any]) -> bytes:
+    return json.dumps(document).encode("ascii") + b"\n"
+
+
+def _words(error: OSError) -> str:
+    words = error.strerror or str(error)
+    return "%s: %s" % (error.filename, words) if error.filename else words
+
+
+class Calls:
+    """One method for each call. Those about attempts take the run's id and the attempt's number."""
+
+    def __init__(self, home: str) -> None:
+        self._home = home
+        self._attempts = Attempts(home)
+        self._code = CodeKeeping(home)
+
+    # --- the node ----------------------------------------------------------------------------------------------
+
+    def do_hello(self) -> Dict[str, Any]:
+        """Who answers. at_s: the node's clock, Unix seconds."""
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "version": __version__,
+            "python": "%d.%d.%d" % sys.version_info[:3],
+            "hostname": os.uname().nodename,
+            "boot_id": system.boot_id(),
+            "at_s": time.time(),
+            "home": self._home,
+            "import_path": import_path(),
+        }
+
+    def do_which(self, programs: List[str]) -> Optional[str]:
+        """The absolute path of the first of the programs that is there; None if none is."""
+        for program in programs:
+            found = shutil.which(os.path.expanduser(program))
+            if found is not None:
+                return os.path.abspath(found)
+        return None
+
+    def do_check(self, lease_dir: Optional[str]) -> Dict[str, Any]:
+        from mllaunch_agent.checkup import checkup
+
+        return checkup({"home": self._home, "import_path": import_path(), "lease_dir": lease_dir})
+
+    # --- code --------------------------------------------------------------------------------------------------
+
+    def do_tree(self, key: str) -> Dict[str, Any]:
+        """Where a tree is, and whether it is there."""
+        return {"path": self._code.tree(key), "is_there": self._code.has(key)}
+
+    def do_lacking(self, content: bytes) -> List[str]:
+        return self._code.lacking(content)
+
+    def do_keep(self, sizes: List[List[Any]], content: bytes) -> None:
+        """Keep several contents, one after the other. sizes: [id, bytes] of each."""
+        offset = 0
+        for blob, size in sizes:
+            self._code.keep(blob, content[offset : offset + size])
+            offset += size
+
+    def do_make(self, key: str, content: bytes) -> None:
+        self._code.make(key, content)
+
+    # --- attempts ----------------------------------------------------------------------------------------------
+
+    def do_start(self, spec: protocol.TaskSpec) -> None:
+        """Start an attempt. What the specification leaves to the node: the rest of the environment."""
+        folder = self._attempts.folder(spec["run_id"], spec["attempt"])
+        whole = {**spec, "folder": folder, "environment": {**environment(), **spec["environment"]}}
+        whole["cache"] = os.path.join(self._home, "cache")
+        whole["import_path"] = import_path()
+        self._supervise(whole, spec["run_id"], spec["attempt"])
+
+    def do_retry(self, run_id: str, number: int) -> None:
+        """Start the attempt after a failed one with the same specification. Harmless when it has started already."""
+        spec = self._attempts.following(run_id, number)
+        if spec is not None:
+            self._supervise(dict(spec), run_id, number + 1)
+
+    def _supervise(self, spec: Dict[str, Any], run_id: str, number: int) -> None:
+        done = subprocess.Popen(
+            starting.command("supervise"),
+            env=starting.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+        assert done.stdin is not None and done.stdout is not None
+        with done.stdin as pipe:
+            pipe.write(json.dumps(spec).encode("ascii") + b"\n")
+        with done.stdout as pipe:
+            answer = pipe.readline()
+        if answer != b"ok\n" and not self._attempts.has_begun(run_id, number):
+            raise RuntimeError(answer.decode(errors="replace").strip() or "the agent ended without a word")
+
+    def do_look(self, run_id: str, number: int) -> Optional[Dict[str, Any]]:
+        """How an attempt stands and how much of each stream can be shipped; None if nothing of it is here."""
+        found = self._attempts.find(run_id, number)
+        if found is None:
+            return None
+        seal = found.seal()  # before the lengths, which are then final
+        alive = seal is not None or found.is_alive()
+        spec = found.spec()
+        return {
+            "node": spec["node"] if spec else None,
+            "seal": seal,
+            "alive": alive,
+            "lengths": found.lengths(),
+        }
+
+    def do_read(self, run_id: str, number: int, stream: str, offset: int, limit: int) -> Data:
+        found = self._attempts.find(run_id, number)
+        return Data(found.read(stream, offset, limit) if found else b"")
+
+    def do_stop(self, run_id: str, number: int, request: protocol.StopRequest) -> None:
+        found = self._attempts.find(run_id, number)
+        if found is not None:
+            found.request_stop(request)
+
+    def do_revive(self, run_id: str, number: int) -> None:
+        self._attempts.revive(run_id, number)
+
+    def do_abandon(self, run_id: str, number: int) -> bool:
+        return self._attempts.abandon(run_id, number)
+
+    def do_outputs(self, run_id: str, number: int) -> Optional[List[Dict[str, Any]]]:
+        """What is in the output folder at this moment; None if nothing is left of the attempt."""
+        found = self._attempts.find(run_id, number)
+        return None if found is None else found.output_now()
+
+    def do_kept(self) -> List[str]:
+        return self._attempts.kept()
+
+    def do_held_bytes(self, run_id: str, number: int) -> Optional[List[int]]:
+        held = self._attempts.held_bytes(run_id, number)
+        return None if held is None else list(held)
+
+    def do_release_streams(self, run_id: str, number: int) -> None:
+        self._attempts.release_streams(run_id, number)
+
+    def do_discard(self, run_id: str, number: int) -> None:
+        self._attempts.discard(run_id, number)
+
+
+def import_path() -> List[str]:
+    """Where nvidia-ml-py is: the archive that this agent came in brings it along."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return [os.path.join(root, "lib")]
+
+
+def environment() -> Dict[str, str]:
+    """What a task finds of the node: what its user's session has."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "MLLAUNCH_AGENT"))
+    }

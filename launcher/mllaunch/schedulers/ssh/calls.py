@@ -1,0 +1,176 @@
+"""An agent on a node that answers calls: sent there when it is not there yet, and started; see docs/protocol.md."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+from mllaunch.errors import InternalError, MllaunchError, NotFound
+from mllaunch.schedulers.ssh import transport
+from mllaunch.schedulers.ssh.transport import Address, Link, Pipe
+
+if TYPE_CHECKING:
+    from mllaunch.schedulers.ssh.archive import Archive
+
+__all__ = ["Calls", "begin"]
+
+_MARK = b"mllaunch-agent\n"  # what a login shell prints before it is not ours
+
+# Runs on the node, in whatever Python is there; its first line of input is this text itself.
+_BEGIN = """\
+import os, sys
+out = os.fdopen(1, "wb", 0)
+def say(text):
+    out.write(text.encode("ascii", "backslashreplace") + b"\\n")
+out.write({mark!r})
+if sys.version_info < (3, 8):
+    say("old_python %d.%d.%d %s" % (sys.version_info[:3] + (sys.executable,)))
+    sys.exit(0)
+import hashlib, io, shutil, zipfile
+base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+home = os.path.join(base, "mllaunch", "node", {node!r})
+place = os.path.join(home, "agents", {digest!r})
+try:
+    if not os.path.isdir(place):
+        say("send")
+        data = b""
+        while len(data) < {size}:
+            block = os.read(0, {size} - len(data))
+            if not block:
+                sys.exit(1)
+            data += block
+        if hashlib.sha256(data).hexdigest() != {digest!r}:
+            say("damaged")
+            sys.exit(0)
+        new = "%s.%d" % (place, os.getpid())
+        os.makedirs(new, 0o700)
+        try:
+            zipfile.ZipFile(io.BytesIO(data)).extractall(new)
+            try:
+                os.rename(new, place)
+            except OSError:
+                if not os.path.isdir(place):
+                    raise
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+except OSError as error:
+    say("refused %s: %s" % (error.filename or home, error.strerror or error))
+    sys.exit(0)
+say("ready")
+code = "import sys; sys.path.insert(0, %r); from mllaunch_agent.__main__ import main; main()" % place
+os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", code, "serve", home], dict(os.environ, MLLAUNCH_AGENT="1"))
+"""
+
+
+class Calls:
+    """One at a time; other threads wait for their turn."""
+
+    def __init__(self, address: Address, pipe: Pipe) -> None:
+        self.address = address
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self.is_broken = False
+
+    def call(self, name: str, content: bytes | None = None, **given: Any) -> Any:
+        """What the node answers. MllaunchError: "unreachable", NotFound, or what the node could not do."""
+        return self._ask(name, content, given)[0]
+
+    def fetch(self, name: str, **given: Any) -> bytes:
+        """Likewise, where the answer is bytes."""
+        return self._ask(name, None, given)[1]
+
+    def _ask(self, name: str, content: bytes | None, given: dict[str, Any]) -> tuple[Any, bytes]:
+        call: dict[str, Any] = {"call": name, "with": given}
+        if content is not None:
+            call.update(bytes=len(content), takes_bytes=True)
+        with self._lock:
+            try:
+                self._pipe.stdin.write(json.dumps(call).encode("ascii") + b"\n" + (content or b""))
+                self._pipe.stdin.flush()
+                line = self._pipe.stdout.readline()
+                if not line.endswith(b"\n"):
+                    raise EOFError("the connection was closed")
+                answer = json.loads(line)
+                size = answer.get("bytes", 0)
+                data = self._pipe.stdout.read(size) if size else b""
+                if len(data) != size:
+                    raise EOFError("the connection was closed")
+            except (OSError, EOFError) as error:
+                self.is_broken = True
+                raise transport.unreachable(self.address, error) from error
+        if "error" in answer:
+            raise self._failed(answer)
+        return answer["value"], data
+
+    def _failed(self, answer: dict[str, str]) -> MllaunchError:
+        message = f"{self.address.name}: {answer['message']}"
+        if answer["error"] == "not_found":
+            return NotFound("not_found", message)
+        if answer["error"] == "internal":
+            return InternalError("agent", message, hint=f"mllaunch doctor --node {self.address.name}")
+        return MllaunchError(answer["error"], message)
+
+    def close(self) -> None:
+        self._pipe.close()
+
+
+def begin(link: Link, address: Address, archive: Archive) -> Calls:
+    """Start an agent that answers calls. MllaunchError: "no_python", "old_python", "node_folder", "unreachable"."""
+    program = _BEGIN.format(mark=_MARK, digest=archive.digest, size=len(archive.content), node=address.name)
+    python = address.python or "python3"
+    try:
+        # Nothing in it needs a quote that a shell of another kind would read differently.
+        pipe = link.run(f"exec {_quoted(python)} -u -c 'exec(open(0,\"rb\",0,closefd=False).readline())'")
+        pipe.stdin.write(f"exec({program!r})\n".encode())
+        pipe.stdin.flush()
+        line = pipe.stdout.readline()
+        while line and line != _MARK:
+            line = pipe.stdout.readline()
+        if line:
+            line = pipe.stdout.readline()
+        if line == b"send\n":
+            pipe.stdin.write(archive.content)
+            pipe.stdin.flush()
+            line = pipe.stdout.readline()
+    except (OSError, EOFError) as error:
+        raise transport.unreachable(address, error) from error
+    if line == b"ready\n":
+        return Calls(address, pipe)
+    raise _problem(address, python, pipe, line.decode(errors="replace").strip())
+
+
+def _quoted(python: str) -> str:
+    import shlex
+
+    # A tilde is the shell's to expand.
+    return "~" + shlex.quote(python[1:]) if python.startswith("~/") else shlex.quote(python)
+
+
+def _problem(address: Address, python: str, pipe: Pipe, said: str) -> MllaunchError:
+    word, _, rest = said.partition(" ")
+    hint = f"nodes: [{{name: {address.name}, python: /PATH/TO/python3}}]   in mllaunch.yaml"
+    if word == "old_python":
+        version, _, place = rest.partition(" ")
+        return MllaunchError(
+            "old_python", f"{address.name} has Python {version} ({place}); 3.8 or newer is needed", hint=hint
+        )
+    if word == "refused":
+        return MllaunchError("node_folder", f"{address.name}: {rest}")
+    if word == "damaged":
+        return MllaunchError("damaged", f"{address.name}: the agent was damaged on its way", hint="try again")
+    status, complaint = pipe.complaint()
+    if status in (126, 127):
+        return MllaunchError(
+            "no_python",
+            f"{address.name} has no {python}",
+            evidence=tuple(complaint.splitlines()[-2:]),
+            hint=hint,
+        )
+    evidence = tuple(complaint.splitlines()[-3:])
+    return MllaunchError(
+        "agent_start",
+        f"no agent could be started on {address.name}",
+        evidence=evidence,
+        hint=f"mllaunch doctor --node {address.name}",
+    )

@@ -1,0 +1,210 @@
+"""Connections to nodes, through Fabric; nothing else of the project knows it.
+
+What Fabric would do and we do not: it adds unknown host keys by itself. Here both unknown and changed ones are refused.
+The user's ssh configuration counts (Host, HostName, User, Port, IdentityFile, ProxyJump, ProxyCommand), and so do the
+keys of an agent.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from mllaunch.errors import MllaunchError, NotPermitted
+
+if TYPE_CHECKING:
+    from fabric import Connection
+
+__all__ = ["Address", "Link", "Pipe", "connect"]
+
+CONNECT_S = 8.0
+_KEEPALIVE_S = 5
+_SSH_PORT = 22
+# ssh_config(5): UserKnownHostsFile, GlobalKnownHostsFile
+_KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
+_SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+
+
+class Address(NamedTuple):
+    """Where a node is. host, user, port: None for what the ssh configuration says. python: the interpreter there.
+
+    known_hosts, config: files to use in place of the user's own.
+    """
+
+    name: str
+    host: str | None = None
+    user: str | None = None
+    port: int | None = None
+    python: str | None = None
+    known_hosts: str | None = None
+    config: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """As the user would write it for ssh."""
+        return f"{self.user}@{self.host or self.name}" if self.user else self.host or self.name
+
+
+class Pipe:
+    """A command that runs on a node: what it is given, what it says, and what it complains about."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self.stdin: BinaryIO = channel.makefile("wb", -1)
+        self.stdout: BinaryIO = channel.makefile("rb", -1)
+
+    def complaint(self) -> tuple[int | None, str]:
+        """Its exit status, and the end of its stderr, once it has ended; (None, "") if it does not end."""
+        self._channel.settimeout(CONNECT_S)
+        try:
+            text = self._channel.makefile_stderr("rb", -1).read()
+        except (OSError, EOFError):
+            return None, ""
+        ended = self._channel.status_event.wait(CONNECT_S)
+        status = self._channel.recv_exit_status() if ended else None
+        return status, text.decode(errors="replace").strip()
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class Link:
+    """An open connection to a node; any number of commands can run over it at once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._connection.is_connected)
+
+    def run(self, command: str) -> Pipe:
+        """Start a command. OSError if the connection has gone."""
+        from paramiko import SSHException
+
+        transport = self._connection.transport
+        if transport is None or not transport.active:
+            raise ConnectionError("the connection is closed")
+        try:
+            channel = transport.open_session(timeout=CONNECT_S)
+            channel.exec_command(command)
+        except (SSHException, EOFError) as error:
+            raise ConnectionError(str(error) or "the connection was closed") from error
+        return Pipe(channel)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
+    """Open a connection. Raises MllaunchError: "unreachable", "unknown_host_key", "changed_host_key", "ssh_login"."""
+    import logging
+
+    import paramiko
+    from fabric import Config, Connection
+    from invoke.exceptions import Exit
+
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # it prints whole tracebacks of what it also raises
+    if address.config is not None and not os.path.exists(address.config):
+        raise MllaunchError("ssh_config", f"there is no {address.config}", hint="ssh: {config: PATH}")
+    try:
+        connection = Connection(
+            host=address.host or address.name,
+            user=address.user,
+            port=address.port,
+            config=Config(runtime_ssh_path=address.config),
+            connect_timeout=int(timeout_s),
+            connect_kwargs={"banner_timeout": timeout_s, "auth_timeout": timeout_s},
+        )
+        _check_keys(connection, address)
+        connection.open()
+    except paramiko.BadHostKeyException as error:
+        raise _changed(address, error) from error
+    except _Unknown as error:
+        raise _unknown(address, error) from error
+    except paramiko.AuthenticationException as error:
+        raise NotPermitted(
+            "ssh_login",
+            f"{address.name} lets nobody in as {_who(address)}: {error}",
+            hint=f"does this work? ssh {address.shown} true   (ssh-add gives the agent a key with a passphrase)",
+        ) from error
+    except (paramiko.SSHException, OSError, EOFError, Exit) as error:
+        raise unreachable(address, error) from error
+    assert connection.transport is not None
+    connection.transport.set_keepalive(_KEEPALIVE_S)
+    return Link(connection)
+
+
+def unreachable(address: Address, error: BaseException) -> MllaunchError:
+    silent = isinstance(error, TimeoutError) or "timed out" in str(error)
+    said = "it does not answer" if silent else getattr(error, "strerror", None) or str(error)
+    said = said or type(error).__name__
+    where = "" if address.host in (None, address.name) else f" ({address.host})"
+    return MllaunchError(
+        "unreachable",
+        f"{address.name}{where} cannot be reached: {said}",
+        hint=f"does this work? ssh {address.shown} true",
+    )
+
+
+class _Unknown(Exception):
+    def __init__(self, hostname: str, key: Any) -> None:
+        super().__init__(hostname)
+        self.hostname = hostname
+        self.key = key
+
+
+def _check_keys(connection: Connection, address: Address) -> None:
+    """Trust the keys of known_hosts alone, for the node as for every machine on the way to it."""
+    import paramiko
+
+    class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+            raise _Unknown(hostname, key)
+
+    while connection is not None and not isinstance(connection, str):
+        client = connection.client
+        client.set_missing_host_key_policy(Refuse())
+        configured = connection.ssh_config.get("userknownhostsfile", _KNOWN_HOSTS).split()
+        files = [*configured, *_SYSTEM_KNOWN_HOSTS] if address.known_hosts is None else [address.known_hosts]
+        for file in map(os.path.expanduser, files):
+            if os.path.exists(file):
+                client.load_system_host_keys(file)
+        connection = connection.gateway
+
+
+def _unknown(address: Address, error: _Unknown) -> MllaunchError:
+    return NotPermitted(
+        "unknown_host_key",
+        f"{address.name}: nobody has said yet that this is its key: {_print(error.key)}",
+        evidence=(
+            "compare it with what the machine itself says: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+        ),
+        hint=_accept(address, error.hostname),
+    )
+
+
+def _changed(address: Address, error: Any) -> MllaunchError:
+    return NotPermitted(
+        "changed_host_key",
+        f"{address.name} shows another key than before: {_print(error.key)}, not {_print(error.expected_key)}",
+        evidence=("either the machine was set up anew, or somebody else answers in its place",),
+        hint=f"if it was set up anew: ssh-keygen -R '{error.hostname}'   and then: {_accept(address, error.hostname)}",
+    )
+
+
+def _accept(address: Address, hostname: str) -> str:
+    """The command that accepts a key after asking."""
+    port = f" -p {address.port}" if address.port not in (None, _SSH_PORT) else ""
+    options = f" -o UserKnownHostsFile={address.known_hosts}" if address.known_hosts else ""
+    options += f" -F {address.config}" if address.config else ""
+    return f"ssh{options}{port} {address.shown} true"
+
+
+def _print(key: Any) -> str:
+    """As ssh-keygen -l shows it."""
+    return f"{key.get_name()} {key.fingerprint}"
+
+
+def _who(address: Address) -> str:
+    return address.user or "the configured user"

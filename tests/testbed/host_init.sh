@@ -1,0 +1,25 @@
+#!/bin/bash
+# What a test host begins with: the first process of its own mount, host name, IPC and process namespaces.
+# usage: host_init.sh NAME FOLDER. FOLDER has sshd_config, and begin, which is run at last.
+# Its files are those of this machine, with what it writes in memory; what it has beneath FOLDER/disk is kept.
+set -eu
+name=$1 folder=$2
+hostname "$name"
+mount -t tmpfs -o mode=755 tmpfs "$folder/memory"
+mkdir -p "$folder"/memory/{upper,work} "$folder/root"
+mount -t overlay -o "lowerdir=/,upperdir=$folder/memory/upper,workdir=$folder/memory/work" overlay "$folder/root"
+root=$folder/root
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/dev/shm"
+mount -t tmpfs tmpfs "$root/run"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+mkdir -p "$root/run/sshd" "$root/host" "$root/old"
+mount --bind "$folder" "$root/host"
+mkdir -p "$folder/disk" "$root/root/.local"
+mount --bind "$folder/disk" "$root/root/.local"
+cd "$root"
+pivot_root . old
+umount -l /old
+exec /bin/bash /host/begin

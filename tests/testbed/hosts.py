@@ -1,0 +1,205 @@
+"""Machines reached by SSH: each with its own address, host name, processes, /tmp and sshd, on this one machine.
+
+They are namespaces that share this machine's files, with what they write in memory; only ~/.local (where mllaunch keeps
+what it has) is on a disk and outlives a crash. The switch between them lives in a network namespace of its own, so the
+machine's packet filter has no say. A link can be cut and healed, a host crash, lose power, and boot again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from tests.testbed import leftovers
+
+_PREFIX = "mllaunch-hosts-"
+_INIT = Path(__file__).with_name("host_init.sh")
+_TIMEOUT_S = 30.0
+_SSHD = """\
+Port 22
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+MaxStartups 100
+MaxSessions 100
+AcceptEnv NOTHING
+Subsystem sftp internal-sftp
+"""
+# The first process collects orphans, as every init does.
+_BEGIN = """\
+/usr/sbin/sshd -f /host/sshd_config -E /host/sshd.log
+exec python3 -c 'import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        signal.pause()'
+"""
+
+
+class Host:
+    """One of them. Name and address are also what the files of ``Hosts.ssh`` know it by."""
+
+    def __init__(self, hosts: Hosts, number: int) -> None:
+        self.name = f"node{number}"
+        self.address = f"10.{hosts.network}.0.{10 + number}"
+        self.folder = hosts.folder / self.name
+        self._hosts = hosts
+        self._namespace = f"{hosts.tag}n{number}"
+        self._port = f"{hosts.tag}p{number}"
+        self._wire = f"{hosts.tag}w{number}"
+        self._outer: subprocess.Popen[bytes] | None = None
+        self.folder.mkdir()
+        for inner in ("memory", "root", "disk"):
+            (self.folder / inner).mkdir()
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key"))
+        shutil.copy(hosts.folder / "key.pub", self.folder / "authorized_keys")
+        (self.folder / "sshd_config").write_text(_SSHD.format(folder="/host"))
+        (self.folder / "begin").write_text(_BEGIN)
+
+    @property
+    def key(self) -> str:
+        """Its host key, as known_hosts has it."""
+        return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
+
+    def boot(self) -> None:
+        """Begin a new life; the kernel's boot id is the machine's, so ``/host/boot_id`` stands for it."""
+        switch = self._hosts.switch
+        _run("ip", "netns", "add", self._namespace)
+        _run("ip", "link", "add", self._wire, "netns", self._namespace, "type", "veth", "peer", "name", self._port, "netns", switch)
+        _run("ip", "-n", switch, "link", "set", self._port, "master", "br0", "up")
+        for words in (
+            ("link", "set", self._wire, "name", "eth0"),
+            ("addr", "add", f"{self.address}/24", "dev", "eth0"),
+            ("link", "set", "eth0", "up"),
+            ("link", "set", "lo", "up"),
+        ):
+            _run("ip", "-n", self._namespace, *words)
+        apart = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private")
+        with (self.folder / "log").open("ab") as log:
+            self._outer = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self._namespace}", *apart, "bash", str(_INIT), self.name, str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not self._answers():
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((self.address, 22), timeout=1) as made:
+                return made.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def crash(self) -> None:
+        """Every process is gone at once; the address still says so to whoever asks."""
+        if self._outer is not None:
+            os.killpg(self._outer.pid, signal.SIGKILL)
+            self._outer.wait()
+            self._outer = None
+
+    def power_off(self) -> None:
+        """Every process is gone, and the address is silent."""
+        subprocess.run(["ip", "-n", self._hosts.switch, "link", "del", self._port], stderr=subprocess.DEVNULL)
+        self.crash()
+        subprocess.run(["ip", "netns", "del", self._namespace], stderr=subprocess.DEVNULL)
+
+    def cut(self) -> None:
+        """From now on nothing reaches it, and nothing that it sends arrives."""
+        _run("ip", "-n", self._hosts.switch, "link", "set", self._port, "down")
+
+    def heal(self) -> None:
+        _run("ip", "-n", self._hosts.switch, "link", "set", self._port, "up")
+
+    def run(self, *argv: str, check: bool = True) -> str:
+        """What a command says that runs on it, as root."""
+        assert self._outer is not None
+        init = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()[0]
+        done = subprocess.run(
+            ["nsenter", "-t", init, "-m", "-u", "-i", "-n", "-p", "-r", "-w", *argv],
+            capture_output=True,
+            text=True,
+        )
+        assert not check or done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+
+class Hosts:
+    """Some hosts on one switch, to which this machine is connected. As a context manager: at the end nothing is left.
+
+    key: the user's private key, which opens all of them. known_hosts, config: for ssh -F; also names for all of them.
+    """
+
+    def __init__(self, count: int) -> None:
+        parent = Path("/var/tmp")  # a disk, where /tmp may be memory
+        leftovers.remove_abandoned(parent, _PREFIX)
+        new = Path(tempfile.mkdtemp(prefix="mllaunch-new-", dir=parent))
+        self._lock = (new / "lock").open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.folder = new.rename(parent / new.name.replace("mllaunch-new-", _PREFIX))
+        self.network = _free_network()
+        self.tag = f"ml{self.network}"  # names of network devices have 15 letters at most
+        self.switch = f"{self.tag}sw"
+        self.key = self.folder / "key"
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
+        self.hosts = [Host(self, number) for number in range(1, count + 1)]
+        self.known_hosts = self.folder / "known_hosts"
+        self.config = self.folder / "ssh_config"
+        self.write_known_hosts()
+        lines = [f"Host *\n  IdentityFile {self.key}\n  User root\n  UserKnownHostsFile {self.known_hosts}\n"]
+        lines += [f"Host {host.name}\n  HostName {host.address}\n" for host in self.hosts]
+        self.config.write_text("".join(lines))
+
+    def write_known_hosts(self) -> None:
+        self.known_hosts.write_text("".join(f"{host.address} {host.key}\n" for host in self.hosts))
+
+    def __enter__(self) -> Hosts:
+        _run("ip", "netns", "add", self.switch)
+        _run("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge")
+        _run("ip", "-n", self.switch, "link", "set", "br0", "up")
+        here, there = f"{self.tag}h", f"{self.tag}hp"
+        _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", self.switch)
+        _run("ip", "-n", self.switch, "link", "set", there, "master", "br0", "up")
+        _run("ip", "addr", "add", f"10.{self.network}.0.1/24", "dev", here)
+        _run("ip", "link", "set", here, "up")
+        for host in self.hosts:
+            host.boot()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in self.hosts:
+            host.power_off()
+        subprocess.run(["ip", "link", "del", f"{self.tag}h"], stderr=subprocess.DEVNULL)
+        subprocess.run(["ip", "netns", "del", self.switch], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+
+def _free_network() -> int:
+    """The second number of a network 10.N.0.0/24 that this machine does not know."""
+    for number in range(77, 250):
+        known = subprocess.run(["ip", "-o", "route", "show", f"10.{number}.0.0/24"], capture_output=True, text=True)
+        if not known.stdout.strip() and not Path(f"/run/netns/ml{number}sw").exists():
+            return number
+    raise AssertionError("no network is free")
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
