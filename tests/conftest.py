@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.testbed import engine as engines
-from tests.testbed import images
+from tests.testbed import hosts, images
 from tests.testbed import podman as podmen
 from tests.testbed.fixtures import (  # noqa: F401  fixtures for all tests
     _session_hook,
@@ -82,6 +82,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "engine": engines.missing,
     "gcc": _program("gcc"),
     "git-lfs": _program("git-lfs"),
+    "hosts": hosts.missing,
     "mmdebstrap": _program("mmdebstrap"),
     "overlay": _overlay,
     "podman": podmen.missing,

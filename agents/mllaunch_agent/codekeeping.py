@@ -10,10 +10,11 @@ there is whole, or has another name.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
-from typing import Dict, Iterable, List
+from typing import Dict, List
 
 from mllaunch_agent import codewatch, system
 
@@ -64,6 +65,32 @@ class CodeKeeping:
         system.write_atomic(place, content)
         os.chmod(place, 0o644)
 
+    def keep_part(self, blob: str, offset: int, content: bytes) -> None:
+        """Likewise, in several parts: of a file that is too large to be sent at once."""
+        os.makedirs(self._contents, mode=0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if offset == 0 else 0)
+        fd = os.open(self._part(blob), flags, 0o600)
+        try:
+            os.lseek(fd, offset, os.SEEK_SET)
+            system.write_all(fd, content)
+        finally:
+            os.close(fd)
+
+    def keep_whole(self, blob: str) -> None:
+        """All parts are here."""
+        part = self._part(blob)
+        if codewatch.blob_id(part) != blob:
+            os.unlink(part)
+            raise Damaged("the content of %s was damaged on its way" % blob)
+        place = self._place(blob, False)
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        os.chmod(part, 0o644)
+        os.rename(part, place)
+
+    def _part(self, blob: str) -> str:
+        self._place(blob, False)  # refuses what is no name
+        return os.path.join(self._contents, "part-%s-%d" % (blob, os.getpid()))
+
     def make(self, key: str, listing: bytes) -> None:
         """Make a tree of contents that are all here. Raises Damaged, OSError; then nothing is there of it."""
         if key_of(listing) != key:
@@ -84,20 +111,9 @@ class CodeKeeping:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def sweep(self, keep: Iterable[str]) -> None:
-        """Remove the trees that are not to be kept, and the contents that no tree has any more."""
-        kept = set(keep)
-        for name in _listed(self._trees):
-            if name not in kept:
-                shutil.rmtree(os.path.join(self._trees, name), ignore_errors=True)
-        for folder in _listed(self._contents):
-            for name in _listed(os.path.join(self._contents, folder)):
-                place = os.path.join(self._contents, folder, name)
-                if os.stat(place).st_nlink == 1:
-                    os.unlink(place)
-
     def _fill(self, root: str, listed: Dict[str, codewatch.Listed]) -> None:
         made = {root}
+        _refuse_files_as_folders(listed)
         for path, entry in listed.items():
             if not all(part not in ("", ".", "..") for part in path.split("/")):
                 raise Damaged("not a plain relative path: %r" % path)
@@ -110,7 +126,18 @@ class CodeKeeping:
                 with open(self._place(entry.blob, False), "rb") as file:
                     os.symlink(file.read(), os.fsencode(place))
             else:
-                os.link(self._ready(entry), place)
+                self._link(entry, place)
+
+    def _link(self, entry: codewatch.Listed, place: str) -> None:
+        content = self._ready(entry)
+        try:
+            os.link(content, place)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            shutil.copy(
+                content, place
+            )  # so many trees have it, such as an empty file, that it can have no more names
 
     def _ready(self, entry: codewatch.Listed) -> str:
         """The content with the mode that it has in a tree: links to one file share it."""
@@ -130,8 +157,10 @@ class CodeKeeping:
         return os.path.join(self._contents, blob[:2], blob[2:] + (".x" if executable else ""))
 
 
-def _listed(folder: str) -> List[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
+def _refuse_files_as_folders(listed: Dict[str, codewatch.Listed]) -> None:
+    """Below a symbolic link there is another folder than the tree's."""
+    for path in listed:
+        parts = path.split("/")
+        for count in range(1, len(parts)):
+            if "/".join(parts[:count]) in listed:
+                raise Damaged("%r is below a file, which is no folder" % path)

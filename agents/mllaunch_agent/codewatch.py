@@ -122,9 +122,10 @@ def _has_changed_since(path: str, time_ns: int) -> bool:
     return True
 
 
-def listing(tree: str, cached: str) -> Dict[str, Listed]:
-    """The files of a kept tree. cached: a file that holds them once they are known, for the tree never changes."""
-    known = system.read_file(cached)
+def listing(tree: str, cached: Optional[str]) -> Dict[str, Listed]:
+    """The files of a kept tree. cached: a file that holds them once they are known, for the tree never changes; None:
+    look at the files themselves."""
+    known = system.read_file(cached) if cached is not None else None
     if known is not None:
         return parse_tree(known)
     root = os.fsencode(tree)
@@ -134,6 +135,8 @@ def listing(tree: str, cached: str) -> Dict[str, Listed]:
         blob = blob_id(os.path.join(tree, path))
         if entry.info is not None and blob is not None:
             found[path] = Listed(_mode(entry.info), blob)
+    if cached is None:
+        return found
     try:
         os.makedirs(os.path.dirname(cached), exist_ok=True)
         system.write_atomic(cached, format_tree(found))

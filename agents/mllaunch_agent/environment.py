@@ -29,10 +29,14 @@ class Inside(NamedTuple):
 
 
 def task_environment(
-    spec: TaskSpec, place: TaskPlace, gpus: Sequence[str], master_port: int, cwd: str, inside: Inside
+    spec: TaskSpec, place: TaskPlace, gpus: Sequence[str], master: Tuple[str, int], cwd: str, inside: Inside
 ) -> Dict[str, str]:
-    """The complete environment of one task: what the submitter gave, then what mllaunch and torchrun define."""
+    """The complete environment of one task: what the submitter gave, then what mllaunch and torchrun define.
+
+    master: where the first task can be reached, as (address, port).
+    """
     local = len(spec["tasks"])
+    master_addr, master_port = master
     environment = {k: v for k, v in spec["environment"].items() if k != AGENT_MARK}
     # A block-buffered stdout would hide an hour of training; no bytecode is left beside the user's code. A user
     # who sets these to something else has the last word.
@@ -64,13 +68,13 @@ def task_environment(
             "NODE_RANK": str(spec["node_rank"]),
             "WORLD_SIZE": str(spec["world_size"]),
             "LOCAL_WORLD_SIZE": str(local),
-            "MASTER_ADDR": spec["master_addr"],
+            "MASTER_ADDR": master_addr,
             "MASTER_PORT": str(master_port),
             "PET_NNODES": str(spec["nodes"]),
             "PET_NODE_RANK": str(spec["node_rank"]),
             # One task that leased several GPUs is most likely torchrun itself, which then starts one worker for each.
             "PET_NPROC_PER_NODE": str(local if local > 1 else max(1, len(gpus))),
-            "PET_MASTER_ADDR": spec["master_addr"],
+            "PET_MASTER_ADDR": master_addr,
             "PET_MASTER_PORT": str(master_port),
             # An empty value hides every GPU: a run that leased none must not touch those that others lease.
             "CUDA_VISIBLE_DEVICES": ",".join(gpus),

@@ -100,6 +100,6 @@ def is_agent(pid: int) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process exists and is not a zombie."""
+    """Whether the process exists and is neither a zombie nor about to be one."""
     stat = processes.stat(pid)
-    return stat is not None and not stat.is_dead
+    return stat is not None and not stat.is_dead and stat.virtual_bytes > 0

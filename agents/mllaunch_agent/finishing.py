@@ -31,7 +31,7 @@ def finish(supervisor: Supervisor, ended: Dict[str, Any]) -> None:
     """Put the record in order and seal it."""
     os.setpriority(os.PRIO_PROCESS, 0, 10)
     supervisor.dismiss_shims()
-    _attempt(supervisor, "GPUs after the end", lambda: _give_gpus_back(supervisor))
+    _attempt(supervisor, "GPUs after the end", lambda: give_gpus_back(supervisor))
     _attempt(supervisor, "room for output", supervisor.guard.release)
     _attempt(supervisor, "usage", lambda: _finish_watching(supervisor))
     _attempt(supervisor, "files written", lambda: _record_outputs(supervisor))
@@ -89,8 +89,8 @@ def _finish_tracing(supervisor: Supervisor) -> None:
     make_tracer(supervisor.spec, supervisor.runtime, supervisor.blobs).finish(say)
 
 
-def _give_gpus_back(supervisor: Supervisor) -> None:
-    """Free the lease; a process that is on the GPUs even now is named, for it is in the next run's way."""
+def give_gpus_back(supervisor: Supervisor) -> None:
+    """Free the lease, once; a process that is on the GPUs even now is named, for it is in the next run's way."""
     if supervisor.lease is None:
         return
     spec = supervisor.spec
@@ -105,6 +105,7 @@ def _give_gpus_back(supervisor: Supervisor) -> None:
             supervisor.events.write(protocol.GPUS_STILL_USED, gpus=used)
     finally:
         supervisor.lease.release()
+        supervisor.lease = None
 
 
 def _record_outputs(supervisor: Supervisor) -> None:

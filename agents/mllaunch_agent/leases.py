@@ -54,7 +54,9 @@ __all__ = [
     "choose",
     "default_dir",
     "holders",
+    "queue_name",
     "take_back",
+    "waiting",
 ]
 
 Info = Dict[str, Any]
@@ -121,6 +123,28 @@ def holders(directory: Optional[str] = None) -> List[Info]:
                 if info:
                     found.append(dict(info, gpu=name[4:-5]))
         return found
+    finally:
+        folder.close()
+
+
+def queue_name(directory: Optional[str] = None) -> str:
+    """Names the queue for GPUs of this node, while it runs: no two nodes have the same, and all users see the same."""
+    folder = _Folder(directory, create=True)
+    try:
+        info = os.fstat(folder.fd)
+        return "%s/%d/%d" % (system.boot_id(), info.st_dev, info.st_ino)
+    finally:
+        folder.close()
+
+
+def waiting(directory: Optional[str] = None) -> List[Info]:
+    """Who waits for GPUs now, next first. Any user may ask."""
+    try:
+        folder = _Folder(directory, create=False)
+    except FileNotFoundError:
+        return []
+    try:
+        return [info for info in (folder.look(name) for _, name in folder.tickets()) if info]
     finally:
         folder.close()
 

@@ -136,8 +136,8 @@ class AttemptFolder:
             return []
         return list(outputs.glance(self._work_root(), os.path.join(spec["workdir"], spec["output"])))
 
-    def open_output(self, path: str) -> int:
-        """A descriptor of a regular file that the tasks wrote; path: as in the files stream. OSError.
+    def open_output(self, path: str) -> "OpenOutput":
+        """A regular file that the tasks wrote; path: as in the files stream. OSError.
 
         Follows no link, so it never leads out of the work folder, whatever a task does to it meanwhile.
         """
@@ -159,7 +159,7 @@ class AttemptFolder:
         if not stat.S_ISREG(os.fstat(found).st_mode):
             os.close(found)
             raise OSError("%r is no regular file any more" % path)
-        return found
+        return OpenOutput(found)
 
     def _work_root(self) -> str:
         spec = self.spec()
@@ -178,6 +178,28 @@ class AttemptFolder:
             return True
         finally:
             os.close(lock)
+
+
+class OpenOutput:
+    """A file that is being copied. What it is may change meanwhile, which ``stat`` then shows."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def stat(self) -> Dict[str, int]:
+        info = os.fstat(self._fd)
+        return {
+            "size_bytes": info.st_size,
+            "mtime_ns": info.st_mtime_ns,
+            "ctime_ns": info.st_ctime_ns,
+            "mode": info.st_mode,
+        }
+
+    def read(self, offset: int, limit: int) -> bytes:
+        return os.pread(self._fd, limit, offset)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 # What the tasks wrote; in upper, if the checkout could not be cut down to it after the end.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from mllaunch_agent.protocol import ExitRecord
+from mllaunch_agent.protocol import PEER_FAILED, ExitRecord
 
 _SIGNALS = {
     1: "SIGHUP",
@@ -19,8 +19,21 @@ _SIGNALS = {
 _SIGNALS.update({10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM"})
 
 
+# What ends an attempt on several nodes: the reason's code, its origin, and whether to try again.
+_OF_SEVERAL_NODES = {
+    "elsewhere": (PEER_FAILED, "user", True),
+    "lost": ("node_lost", "infrastructure", True),
+    "incomplete": ("incomplete", "infrastructure", True),
+    "mixed_code": ("mixed_code", "infrastructure", False),
+}
+
+
 class Cause(NamedTuple):
-    """Why the agent began to stop the tasks, if it did: "stopped" by a user, "timeout", or "peer" (a task failed)."""
+    """Why the agent began to stop the tasks, if it did.
+
+    "stopped" by a user, "timeout", "peer" (another task failed here), "elsewhere" (one failed on another node), "lost"
+    (a node is silent), "incomplete" (not all nodes began) or "mixed_code" (they have not the same code).
+    """
 
     kind: str
     detail: str
@@ -101,9 +114,17 @@ def decide(exits: List[ExitRecord], cause: Optional[Cause], node: str, oom_ranks
         return Outcome("cancelled", code, _reason("stopped", "stopped by %s" % cause.detail, "user", node))
     if cause and cause.kind == "timeout":
         return Outcome("failed", code, _reason("timeout", "ran longer than %s" % cause.detail, "user", node))
+    if cause and cause.kind in _OF_SEVERAL_NODES:
+        return Outcome("failed", code, _of_several_nodes(cause, node))
     if first is None:
         return Outcome("succeeded", 0, None)
     return Outcome("failed", code, _failure(first, node, first["rank"] in oom_ranks))
+
+
+def _of_several_nodes(cause: Cause, node: str) -> Dict[str, Any]:
+    code, origin, retryable = _OF_SEVERAL_NODES[cause.kind]
+    words = "stopped: %s" % cause.detail if cause.kind == "elsewhere" else cause.detail
+    return _reason(code, words, origin, node, retryable=retryable)
 
 
 def _failure(record: ExitRecord, node: str, oom: bool) -> Dict[str, Any]:

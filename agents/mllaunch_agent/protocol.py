@@ -93,6 +93,15 @@ class Checkpoint(TypedDict):
     ]  # checkpoint.keys of the source when its digest was verified; None: it was not
 
 
+class Meeting(TypedDict):
+    """How the agents of one attempt on several nodes find each other, see peers.py."""
+
+    token: str  # 64 hexadecimal digits, known to them alone
+    addresses: List[str]  # where the agent of node rank 0 may be reached; empty in its own specification
+    port: int  # likewise 0
+    lease_s: float  # how long one may be silent before the others go on without it
+
+
 class TaskSpec(TypedDict):
     """Everything a node needs to run its share of one attempt; one JSON line on the agent's stdin."""
 
@@ -127,6 +136,7 @@ class TaskSpec(TypedDict):
     container: Optional[ContainerSpec]  # None: tasks are processes on the node
     checkpoint: Optional[Checkpoint]  # what the run starts from; None: from nothing
     c_layer: bool  # see also what programs open that are not Python
+    meeting: Optional[Meeting]  # None: the attempt is on this node alone
 
 
 class TaskRecord(TypedDict):
@@ -190,6 +200,7 @@ Event = Dict[str, Any]
 ATTEMPT_STARTED = "attempt_started"  # node, hostname, boot_id, pid, protocol, version
 WAITING = "waiting"  # wanted, free, holders: [{gpu, run, user, pid}], ahead: [{run, user}]
 GPUS_LEASED = "gpus_leased"  # gpus: [uuid], indices: their numbers on the node
+PEERS_READY = "peers_ready"  # master_addr, master_port, nodes: all agents have begun
 WORKDIR_READY = "workdir_ready"  # path, method: overlay | reflink | copy | in-place | image; master_port
 ENGINE = "engine"  # name, version, image: its id on this node, pulled: bool
 TASK_STARTED = "task_started"  # rank, pid; of a container also container: its id, output: "files" | "engine"
@@ -211,6 +222,7 @@ GAP = "gap"  # stream, offset, size_bytes, reason
 RESTARTED = "restarted"  # a supervisor took over from one that died: last_seen_boot_s, cut_bytes
 NOT_CAPTURED = "not_captured"  # what, why
 USAGE = "usage"  # wall_s, cpu_s, max_rss_bytes, read_bytes, written_bytes, gpu
+PEER_FAILED = "peer_failed"  # the code of the reason of a node whose tasks were stopped for another node's
 ATTEMPT_ENDED = "attempt_ended"  # state, exit_code, reason: {code, message, origin, node, rank, retryable}
 
 

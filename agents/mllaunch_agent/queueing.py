@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import select
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from mllaunch_agent import protocol
 from mllaunch_agent.leases import Lease, Queue, Waiting
 from mllaunch_agent.probes.gpu import Gpus
 
 if TYPE_CHECKING:
+    from mllaunch_agent.peers import Peers
     from mllaunch_agent.supervisor import Supervisor
 
 _ASK_S = 0.2
+_SOON_S = 0.02  # for what other nodes say
 
 
 def wait(supervisor: Supervisor) -> Optional[Lease]:
@@ -46,6 +48,47 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
         ticket.leave()
         if guard is not None:
             os.kill(guard, 9)
+            os.waitpid(guard, 0)
+
+
+def await_turn(supervisor: Supervisor) -> bool:
+    """Until the GPUs of this node may be taken: where an attempt is on several, one node does so after the other.
+
+    False if the run was stopped before.
+    """
+    return not supervisor.spec["gpus"] or _await(supervisor, lambda peers: peers.has_turn)
+
+
+def await_peers(supervisor: Supervisor) -> bool:
+    """Until every node is ready; False if the run was stopped before."""
+    if supervisor.peers is None:
+        return True
+    supervisor.peers.say_ready()
+    if not _await(supervisor, lambda peers: peers.go is not None):
+        return False
+    assert supervisor.peers.go is not None
+    supervisor.begin_with_peers(supervisor.peers.go)
+    return True
+
+
+def _await(supervisor: Supervisor, has_come: Callable[[Peers], bool]) -> bool:
+    if supervisor.peers is None:
+        return True
+    guard: Optional[int] = None
+    try:
+        while True:
+            supervisor.tick()
+            if supervisor.stopping:
+                return False
+            if has_come(supervisor.peers):
+                return True
+            if guard is None:
+                guard = fork_guard(supervisor)
+            supervisor.sleep(_SOON_S)
+    finally:
+        if guard is not None:
+            os.kill(guard, 9)
+            os.waitpid(guard, 0)
 
 
 def _users(gpus: Gpus, uuid: str, secrets: List[str]) -> List[Dict[str, Any]]:
@@ -85,8 +128,8 @@ def fork_guard(supervisor: Supervisor) -> int:
     if pid:
         return pid
     try:
-        os.close(supervisor.lock)
-        os.close(writer)
+        for fd in (supervisor.lock, writer, *supervisor.peer_fds()):
+            os.close(fd)
         poll = select.poll()
         poll.register(reader, 0)
         poll.poll()

@@ -10,18 +10,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from typing import Any, BinaryIO, Dict, List, NamedTuple, Optional
 
-from mllaunch_agent import PROTOCOL_VERSION, __version__, protocol, starting, system
+from mllaunch_agent import PROTOCOL_VERSION, __version__, node, protocol, starting, system
 from mllaunch_agent.attempts import Attempts
 from mllaunch_agent.codekeeping import CodeKeeping, Damaged
 
 __all__ = ["serve"]
 
 _AT_MOST_BYTES = 1 << 30
+_IDLE_S = 600
+_MEETING_S = 10.0
 
 
 class Data(NamedTuple):
@@ -36,6 +39,9 @@ def serve(home: str, calls: BinaryIO, answers: BinaryIO) -> None:
     os.makedirs(home, mode=0o700, exist_ok=True)
     served = Calls(home)
     while True:
+        signal.alarm(
+            _IDLE_S
+        )  # ends the process: a launcher that lost its network never says that it has gone
         line = calls.readline()
         if not line.endswith(b"\n"):
             return
@@ -103,6 +109,48 @@ class Calls:
             "import_path": import_path(),
         }
 
+    def do_offer(self) -> Dict[str, Any]:
+        """What the node has, and how much of it is free now. waiting: runs that wait for GPUs."""
+        from mllaunch_agent import leases
+        from mllaunch_agent.probes.gpu import Gpus
+
+        gpus = Gpus(import_path())
+        found = gpus.list()
+        holders = {holder["gpu"]: holder for holder in leases.holders()}
+        strangers = [
+            dict(process, gpu=gpu["uuid"])
+            for gpu in found
+            if gpu["uuid"] not in holders
+            for process in gpus.processes(gpu["uuid"]) or ()
+        ]
+        used = set(holders) | {process["gpu"] for process in strangers}
+        return {
+            "gpus": found,
+            "free": [gpu["uuid"] for gpu in found if gpu["uuid"] not in used],
+            "holders": list(holders.values()),
+            "strangers": strangers,
+            "waiting": leases.waiting(),
+            "driver": gpus.versions()["driver"] if found else None,
+            "problems": list(gpus.not_captured()),
+            "cpus": os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            "free_memory_bytes": _free_memory_bytes(),
+            "load": os.getloadavg()[0],
+        }
+
+    def do_engine(self) -> Dict[str, Any]:
+        """The node's container engine: {"version": ..} or {"problem": why it cannot be used}."""
+        from mllaunch_agent.engine import Engine, socket_path
+
+        socket = socket_path(os.environ)
+        if socket is None or not os.path.exists(socket):
+            return {"problem": "none answers at %s" % (socket or os.environ.get("DOCKER_HOST"))}
+        try:
+            return {"version": Engine(socket).version().get("Version")}
+        except OSError as error:
+            denied = isinstance(error.__cause__, PermissionError)
+            return {"problem": "you may not use it (%s)" % socket if denied else str(error)}
+
     def do_which(self, programs: List[str]) -> Optional[str]:
         """The absolute path of the first of the programs that is there; None if none is."""
         for program in programs:
@@ -132,6 +180,12 @@ class Calls:
             self._code.keep(blob, content[offset : offset + size])
             offset += size
 
+    def do_keep_part(self, blob: str, offset: int, content: bytes) -> None:
+        self._code.keep_part(blob, offset, content)
+
+    def do_keep_whole(self, blob: str) -> None:
+        self._code.keep_whole(blob)
+
     def do_make(self, key: str, content: bytes) -> None:
         self._code.make(key, content)
 
@@ -145,16 +199,30 @@ class Calls:
         whole["import_path"] = import_path()
         self._supervise(whole, spec["run_id"], spec["attempt"])
 
-    def do_retry(self, run_id: str, number: int) -> None:
+    def do_retry(self, run_id: str, number: int, meeting: Optional[protocol.Meeting]) -> None:
         """Start the attempt after a failed one with the same specification. Harmless when it has started already."""
         spec = self._attempts.following(run_id, number)
         if spec is not None:
-            self._supervise(dict(spec), run_id, number + 1)
+            self._supervise({**spec, "meeting": meeting}, run_id, number + 1)
+
+    def do_meeting(self, run_id: str, number: int) -> Dict[str, Any]:
+        """Where the agent of an attempt's first node can be reached: {"port", "addresses"}."""
+        path = os.path.join(self._attempts.folder(run_id, number), "meeting.json")
+        patience_s = time.monotonic() + _MEETING_S
+        while True:
+            found: Optional[Dict[str, Any]] = node.read_json(path)
+            if found is not None and found["addresses"]:
+                return found
+            if found is not None:
+                raise OSError("no address is known under which other nodes could reach this one")
+            if time.monotonic() > patience_s:
+                raise FileNotFoundError("the first agent does not listen")
+            time.sleep(0.01)
 
     def _supervise(self, spec: Dict[str, Any], run_id: str, number: int) -> None:
         done = subprocess.Popen(
             starting.command("supervise"),
-            env=starting.environment(),
+            env={**starting.environment(), "MLLAUNCH_REACHED": _reached()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -204,6 +272,26 @@ class Calls:
         found = self._attempts.find(run_id, number)
         return None if found is None else found.output_now()
 
+    def do_stat_output(self, run_id: str, number: int, path: str) -> Dict[str, int]:
+        opened = self._output(run_id, number, path)
+        try:
+            return opened.stat()
+        finally:
+            opened.close()
+
+    def do_read_output(self, run_id: str, number: int, path: str, offset: int, limit: int) -> Data:
+        opened = self._output(run_id, number, path)
+        try:
+            return Data(opened.read(offset, limit))
+        finally:
+            opened.close()
+
+    def _output(self, run_id: str, number: int, path: str) -> node.OpenOutput:
+        found = self._attempts.find(run_id, number)
+        if found is None:
+            raise FileNotFoundError("nothing is left of attempt %d" % number)
+        return found.open_output(path)
+
     def do_kept(self) -> List[str]:
         return self._attempts.kept()
 
@@ -216,6 +304,21 @@ class Calls:
 
     def do_discard(self, run_id: str, number: int) -> None:
         self._attempts.discard(run_id, number)
+
+
+def _free_memory_bytes() -> Optional[int]:
+    """What programs could have without anything being swapped out: proc(5), MemAvailable."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _reached() -> str:
+    """The address under which the launcher has reached this node; "" if that is not known. sshd(8), ENVIRONMENT."""
+    words = os.environ.get("SSH_CONNECTION", "").split()
+    return words[2] if len(words) == 4 else ""
 
 
 def import_path() -> List[str]:

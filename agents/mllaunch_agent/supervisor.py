@@ -19,8 +19,10 @@ from mllaunch_agent import (
     __version__,
     diskguard,
     finishing,
+    leases,
     node,
     outcome,
+    peers,
     protocol,
     queueing,
     runtimes,
@@ -41,6 +43,8 @@ _TICK_S = 0.1
 _STARTING_TICK_S = 0.005  # so that a run is shown as running when its first output is
 _SHORT_OF_ROOM_TICK_S = 0.02
 _UNKILLABLE_S = 60.0
+_PEER_GRACE_S = 10.0  # what waits for a peer that has failed has nothing to save
+_VERDICT_S = 3.0
 
 
 class Supervisor:
@@ -58,6 +62,8 @@ class Supervisor:
         self.exits: Dict[int, protocol.ExitRecord] = {}
         self.ooms = OomCounter()
         self.port = 0
+        self._master_addr = spec["master_addr"]
+        self.peers = self._meet_peers()
         self._gpus: List[str] = []  # of the supervisor before this one
         self.tasks: Dict[int, protocol.TaskRecord] = {}  # by rank, as far as they have begun
         self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
@@ -100,7 +106,7 @@ class Supervisor:
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
             finishing.finish(self, [e for e in past if e["kind"] == protocol.ATTEMPT_ENDED][-1])
-        elif self.events.has(protocol.WORKDIR_READY):
+        elif self.events.has(protocol.WORKDIR_READY if self.peers is None else protocol.PEERS_READY):
             self._watch()
         else:
             self._begin()
@@ -113,27 +119,56 @@ class Supervisor:
                 cause = Cause("stopped", event["by"])
             elif event["kind"] == protocol.TIMED_OUT:
                 cause = Cause("timeout", "%g s" % event["timeout_s"])
-            elif event["kind"] == protocol.WORKDIR_READY:
+            elif event["kind"] in (protocol.WORKDIR_READY, protocol.PEERS_READY):
                 self.port = event.get("master_port") or self.port
+                self._master_addr = event.get("master_addr") or self._master_addr
+                if self.peers is not None and event["kind"] == protocol.PEERS_READY:
+                    self.peers.go = self.master
             elif event["kind"] == protocol.GPUS_LEASED:
                 self._gpus = list(event["gpus"])
             if cause:
                 self.stop(cause, min(system.boot_s(), event["boot_s"]))
 
+    def _meet_peers(self) -> Optional[peers.Peers]:
+        spec = self.spec
+        if spec.get("meeting") is None:
+            return None
+        queue = leases.queue_name(spec["lease_dir"]) if spec["gpus"] else ""
+        return peers.make(spec, _code_of(spec), queue, free_port)
+
+    @property
+    def master(self) -> Tuple[str, int]:
+        """Where the first task can be reached."""
+        return self._master_addr, self.port
+
+    def begin_with_peers(self, master: Tuple[str, int]) -> None:
+        """All nodes are ready: from now on tasks may start."""
+        self._master_addr, self.port = master
+        self.events.write(protocol.PEERS_READY, master_addr=master[0], master_port=master[1])
+
     # --- phases ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         try:
+            if not queueing.await_turn(self):
+                self._end()
+                return
             if self.lease is None and self.spec["gpus"]:
                 self.lease = queueing.wait(self)
                 if self.lease is None:
                     self._end()
                     return
-            self.port = free_port()
+            if self.peers is None:
+                self.port = free_port()
+            else:
+                self.peers.say_leased()
             if not self.runtime.prepare():
                 self._end()
                 return
             self.guard.prepare()
+            if not queueing.await_peers(self):
+                self._end()
+                return
         except OSError as e:
             self._fail_to_start(
                 "%s: %s" % (os.path.basename(e.filename), e.strerror) if e.filename else str(e)
@@ -156,11 +191,15 @@ class Supervisor:
         place = next(place for place in self.spec["tasks"] if place["rank"] == rank)
         become_shim = self.runtime.shim(place)
         reader, writer = self.alive
-        close = (self.lock, writer, *self._wakeup, self.events.stream.fileno())
+        close = (self.lock, writer, *self._wakeup, self.events.stream.fileno(), *self.peer_fds())
         pid = os.fork()
         if pid == 0:
             become_shim(lambda: revive(self.spec, self.lease, reader), reader, close)
         self._shims[pid] = rank
+
+    def peer_fds(self) -> List[int]:
+        """Descriptors that no child may keep."""
+        return self.peers.filenos() if self.peers else []
 
     def gpus(self) -> Sequence[str]:
         """The GPUs that the tasks use."""
@@ -224,11 +263,34 @@ class Supervisor:
         self._end_leftovers()
         ended_path = os.path.join(self.folder, "ended")
         finishing.when_there_is_room(lambda: system.write_atomic(ended_path, b""))
+        self._part_from_peers()
         cause = self.stopping.cause if self.stopping else None
         result = outcome.decide(list(self.exits.values()), cause, self.spec["node"], self.ooms.ranks)
         ended = {"state": result.state, "exit_code": result.exit_code, "reason": result.reason}
         self.events.write(protocol.ATTEMPT_ENDED, **ended)
         finishing.finish(self, ended)
+
+    def _part_from_peers(self) -> None:
+        """Hear what ended the attempt, if it was another node; and be there for the others until they have ended."""
+        if self.peers is None:
+            return
+        finishing.give_gpus_back(self)
+        self.peers.say_ended()
+        failed = any(outcome.exit_code(record) != 0 for record in self.exits.values())
+        patience_s = system.boot_s() + _VERDICT_S
+        while True:
+            now_s = system.boot_s()
+            self.peers.tick(now_s)
+            verdict = self.peers.verdict
+            waits_for_verdict = failed and verdict is None and now_s < patience_s
+            if not waits_for_verdict and not self.peers.others_go_on:
+                break
+            self._heed_requests(now_s)
+            self.sleep(_TICK_S)
+        cause = self._cause_elsewhere()
+        if cause is not None and failed and (self.stopping is None or self.stopping.cause.kind == "peer"):
+            self.stopping = Stopping(cause, 0.0, system.boot_s())
+        self.peers.close()
 
     # --- the loop's parts -----------------------------------------------------------------------------------
 
@@ -248,6 +310,7 @@ class Supervisor:
             self.watcher.drain(self.events)
         now_s = system.boot_s()
         self._heed_requests(now_s)
+        self._heed_peers(now_s)
         if self.stopping:
             self.stopping.tick(now_s, self.runtime.mains(), self.runtime.living, self.runtime.send)
 
@@ -257,6 +320,7 @@ class Supervisor:
             if self.stopping is None or self.stopping.cause.kind == "peer":
                 self.events.write(protocol.STOP_REQUESTED, by=request["by"], now=request["now"])
                 self.stop(Cause("stopped", request["by"]), now_s)
+                self._tell_peers("stopped", request["by"])
             if request["now"] and self.stopping:
                 self.stopping.hurry(now_s)
         timeout_s = self.spec["timeout_s"]
@@ -265,6 +329,28 @@ class Supervisor:
         if now_s - self._started_s > timeout_s:
             self.events.write(protocol.TIMED_OUT, timeout_s=timeout_s)
             self.stop(Cause("timeout", "%g s" % timeout_s), now_s)
+
+    def _heed_peers(self, now_s: float) -> None:
+        if self.peers is None:
+            return
+        self.peers.tick(now_s)
+        cause = self._cause_elsewhere()
+        if cause is not None and not self.stopping:
+            grace_s = self.spec["grace_s"]
+            if cause.kind != "stopped":
+                grace_s = min(_PEER_GRACE_S, grace_s)
+            self.stopping = Stopping(cause, grace_s, now_s)
+
+    def _cause_elsewhere(self) -> Optional[Cause]:
+        """What ends the attempt on all of its nodes, if this is not a task's failure here."""
+        verdict = self.peers.verdict if self.peers else None
+        if verdict is None or verdict.kind != "failed":
+            return verdict and Cause(verdict.kind, verdict.detail)
+        return None if verdict.node_rank == self.spec["node_rank"] else Cause("elsewhere", verdict.detail)
+
+    def _tell_peers(self, kind: str, detail: str) -> None:
+        if self.peers is not None:
+            self.peers.say_stop(kind, detail)
 
     def stop(self, cause: Cause, now_s: float) -> None:
         self.stopping = Stopping(cause, self.spec["grace_s"], now_s)
@@ -298,12 +384,16 @@ class Supervisor:
             oom = self.ooms.check(rank, record)
             if not any(e["kind"] == protocol.TASK_EXITED and e["rank"] == rank for e in self.events.past):
                 self.events.write(protocol.TASK_EXITED, **{**record, "out_of_memory": oom})
-            if (
-                outcome.exit_code(record) != 0
-                and not self.stopping
-                and len(self.exits) < len(self.spec["tasks"])
-            ):
-                self.stop(Cause("peer", "rank %d" % rank), system.boot_s())
+            if outcome.exit_code(record) != 0 and not self.stopping:
+                self._tell_peers("failed", self._words_of(record, oom))
+                if len(self.exits) < len(self.spec["tasks"]):
+                    self.stop(Cause("peer", "rank %d" % rank), system.boot_s())
+
+    def _words_of(self, record: protocol.ExitRecord, oom: bool) -> str:
+        """How a task failed, for the other nodes."""
+        oom_ranks = [record["rank"]] if oom else []
+        reason = outcome.decide([record], None, self.spec["node"], oom_ranks).reason or {}
+        return "rank %d on %s %s" % (record["rank"], self.spec["node"], reason.get("message"))
 
     def _reap(self) -> None:
         """Collect our own children by name; any other child (a probe's interpreter) belongs to who started it."""
@@ -367,6 +457,18 @@ class Supervisor:
             if event["kind"] == protocol.TASK_STARTED:
                 return float(event["boot_s"])
         return system.boot_s()
+
+
+def _code_of(spec: protocol.TaskSpec) -> str:
+    """What the tasks' code is, by its content: read from the files that are there."""
+    container = spec.get("container")
+    if container is not None:
+        return container["image"]
+    if spec["tree"] is None:
+        return ""
+    from mllaunch_agent import codekeeping, codewatch
+
+    return codekeeping.key_of(codewatch.format_tree(codewatch.listing(spec["tree"], None)))
 
 
 def _of_container(record: protocol.TaskRecord) -> Dict[str, Any]:

@@ -4,6 +4,7 @@
     ├── UsageError           2    the command line asks for something impossible
     │   └── NameTaken             another run has that name already
     ├── ConfigError          2    the configuration is wrong; carries every fault at once
+    ├── Unreachable          1    a node does not answer; what runs there goes on
     ├── NotFound             3    no such run, stream, file
     ├── NotPermitted         4    the user may not
     └── InternalError      125    mllaunch itself failed
@@ -34,6 +35,10 @@ class MllaunchError(Exception):
 
 class UsageError(MllaunchError):
     exit_code = 2
+
+
+class Unreachable(MllaunchError):
+    """A node cannot be reached now. What runs there goes on."""
 
 
 class NameTaken(UsageError):

@@ -69,7 +69,10 @@ class Scheduler(Protocol):
         """Start the attempt after ``failed`` with the same specification. Harmless when repeated."""
 
     def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
-        """Leave a stop request with the node. Harmless when repeated or when the attempt is over."""
+        """Leave a stop request with every node. Harmless when repeated or when the attempt is over."""
+
+    def not_told(self, attempt: AttemptRef) -> list[str]:
+        """The nodes that could not be reached with a stop request yet; asking for ``files`` tries again."""
 
     def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
         """By node, what each holds of the attempt."""

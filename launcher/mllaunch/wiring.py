@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mllaunch.config import Config
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from mllaunch.images.asking import Answer
     from mllaunch.images.builder import EngineImageBuilder
     from mllaunch.images.locks import FileLocks
+    from mllaunch.ports import Scheduler
     from mllaunch.runlog.blobs import FileBlobStore
     from mllaunch.runlog.names import RandomIds
     from mllaunch.runlog.sqlite import SqliteRunLog
     from mllaunch.schedulers.agent_process import AgentProcess
     from mllaunch.schedulers.local import LocalScheduler
+    from mllaunch.schedulers.ssh.fleet import Fleet
+    from mllaunch.schedulers.ssh.scheduler import SshScheduler
     from mllaunch.usecases.collect import Collector
     from mllaunch.usecases.images import MadeImage
+    from mllaunch.usecases.outputs import OutputFolder
     from mllaunch_containers.engine import Docker
 
 
@@ -115,12 +119,85 @@ class App:
     def collector(self) -> Collector:
         from mllaunch.usecases.collect import Collector
 
-        return Collector(self.log, self.blobs, self.code, self.scheduler, self.clock)
+        return Collector(self.log, self.blobs, self.code, self.scheduler_of, self.clock)
 
-    def node_of(self, run: Run, attempt: int) -> str:
-        """Where an attempt is: this machine may have had another name then."""
+    def scheduler_of(self, run: Run) -> Scheduler:
+        """The one that a run was started by."""
+        return self.ssh if run.spec.backend == "ssh" else self.scheduler
+
+    def outputs(self, run: Run, attempt: int) -> Mapping[str, OutputFolder]:
+        """By node, where what an attempt's tasks wrote can be looked at; empty once nothing is left of it."""
+        from mllaunch.ports import AttemptRef
+
+        where = self.ssh if run.spec.backend == "ssh" else self.scheduler
+        return where.outputs(AttemptRef(run.id, attempt))
+
+    @cached_property
+    def ssh(self) -> SshScheduler:
+        """For runs that are on nodes already: where these are is recorded with the runs."""
+        from mllaunch.schedulers.ssh.fleet import Fleet
+        from mllaunch.schedulers.ssh.scheduler import SshScheduler
+
+        return SshScheduler(self.home, Fleet(()))
+
+    def choose(self, config: Config, named: Sequence[str]) -> Scheduler:
+        """What is to start a run. named: the nodes that the user wants."""
+        if config.backend != "ssh":
+            return self.scheduler
+        from mllaunch.schedulers.ssh.scheduler import SshScheduler
+
+        self.ssh = SshScheduler(self.home, self.fleet(config), named, config.ssh.lease_s)
+        return self.ssh
+
+    def fleet(self, config: Config) -> Fleet:
+        """The nodes of the configuration."""
+        from mllaunch.schedulers.ssh.fleet import Fleet
+        from mllaunch.schedulers.ssh.transport import Address
+
+        keys = config.ssh
+        addresses = [
+            Address(n.name, n.host, n.user, n.port, n.python, keys.known_hosts, keys.config)
+            for n in config.nodes
+        ]
+        return Fleet(addresses)
+
+    def look_at_nodes(self) -> list[dict[str, Any]]:
+        """Every node of the configuration as `nodes --json` prints it; all are asked at once."""
+        from mllaunch.errors import MllaunchError
+        from mllaunch.schedulers.ssh.calls import Calls
+        from mllaunch.schedulers.ssh.seen import Seen
+        from mllaunch.usecases.nodes import Asked, entry
+
+        def ask(calls: Calls) -> Asked:
+            sent_s = time.time()
+            hello = calls.call("hello")
+            came_s = time.time()
+            return Asked(hello, calls.call("offer"), calls.call("engine"), sent_s, came_s)
+
+        fleet = self.fleet(self.config(self.root, {}))
+        addresses = [fleet.address(name) for name in fleet.names]
+        answers = fleet.each(addresses, ask)
+        seen = Seen(self.home)
+        now = self.clock.now()
+        entries = []
+        for address in addresses:
+            answer = answers[address.name]
+            if not isinstance(answer, MllaunchError):
+                seen.note(address.name, now)
+            entries.append(entry(address.name, address.host, answer, seen.last(address.name)))
+        return entries
+
+    def nodes_of(self, run: Run, attempt: int) -> list[str]:
+        """Where an attempt is, in the order of ranks. This machine may have had another name then."""
+        if run.spec.backend == "ssh":
+            from mllaunch.ports import AttemptRef
+
+            return self.ssh.nodes_of(AttemptRef(run.id, attempt))
         nodes = [node for number, node in self.log.views(run.id) if number == attempt]
-        return nodes[0] if nodes else run.submitted_by_host
+        return nodes or [run.submitted_by_host]
+
+    def node_of_rank(self, run: Run, attempt: int, rank: int) -> str:
+        return self.nodes_of(run, attempt)[rank // run.spec.resources.tasks_per_node]
 
     @cached_property
     def engine_answer(self) -> Answer:
@@ -200,6 +277,19 @@ class App:
             self.docker.remove(image.id)
         except ImageError as error:
             raise explained(error) from error
+
+    @cached_property
+    def root(self) -> str | None:
+        """The root of the working tree; None outside of one, where only the user's own settings apply."""
+        from mllaunch.capture.git import Git, GitFailed, explained
+
+        try:
+            return os.fsdecode(Git(self.cwd).run("rev-parse", "--show-toplevel")).removesuffix("\n")
+        except GitFailed as error:
+            failure = explained(error, self.cwd)
+            if failure.code in ("no-repository", "bare-repository"):
+                return None
+            raise failure from error
 
     def config(self, root: str | None, flags: Mapping[str, object]) -> Config:
         from mllaunch.config import load

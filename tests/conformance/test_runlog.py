@@ -530,6 +530,16 @@ def test_whether_its_processes_mixed_code_is_part_of_a_runs_status(
     assert log.get(one)[1] == SUCCEEDED
 
 
+def test_which_nodes_do_not_answer_is_kept_and_listed(log: ClosableRunLog) -> None:
+    [one] = _with_runs(log, 1)
+    silent = SUCCEEDED._replace(
+        unreachable=(("gpu01", "2026-11-28T09:00:00.000Z"), ("gpu\udcff", "2026-11-28T09:01:00.000Z"))
+    )
+    log.set_status(one, silent)
+    assert log.get(one)[1] == silent
+    assert log.rows(RunQuery())[0].status == silent
+
+
 def test_a_store_from_before_lineage_keeps_its_runs_and_files(
     log: ClosableRunLog, kind: str, tmp_path: Path
 ) -> None:
@@ -542,6 +552,7 @@ def test_a_store_from_before_lineage_keeps_its_runs_and_files(
     old = sqlite3.connect(tmp_path / "home" / "runlog.sqlite3", isolation_level=None)
     for statement in (
         "DROP TABLE child",
+        "ALTER TABLE run DROP COLUMN unreachable",
         "ALTER TABLE run DROP COLUMN mixed",
         "ALTER TABLE artifact DROP COLUMN step",
         "PRAGMA user_version = 2",

@@ -75,7 +75,7 @@ def _environment(folder: Path, place: Path, trace: str, preload: str | None) -> 
         given["LD_PRELOAD"] = preload
     task = spec(environment=given, folder=str(folder))
     inside = Inside(trace=trace, hook=tracing.HOOK, code=str(place), python_path=None)
-    return task_environment(task, {"rank": 0, "local_rank": 0}, [], 29500, str(place), inside)
+    return task_environment(task, {"rank": 0, "local_rank": 0}, [], ("127.0.0.1", 29500), str(place), inside)
 
 
 def _ledger(trace: str) -> Ledger:

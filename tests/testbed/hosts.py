@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 from tests.testbed import leftovers
@@ -31,7 +32,7 @@ UsePAM no
 PasswordAuthentication no
 MaxStartups 100
 MaxSessions 100
-AcceptEnv NOTHING
+SetEnv MLLAUNCH_FAKE_GPUS={gpus}
 Subsystem sftp internal-sftp
 """
 # The first process collects orphans, as every init does.
@@ -47,14 +48,27 @@ while True:
 """
 
 
-class Host:
-    """One of them. Name and address are also what the files of ``Hosts.ssh`` know it by."""
+@cache
+def missing() -> str | None:
+    """What keeps hosts from being made here, or None."""
+    if os.geteuid() != 0:
+        return "not root"
+    wanted = ("ip", "nsenter", "unshare", "sshd", "ssh-keygen")
+    without = [
+        name for name in wanted if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
+    ]
+    return f"{', '.join(without)} not installed" if without else None
 
-    def __init__(self, hosts: Hosts, number: int) -> None:
+
+class Host:
+    """One of them. Its name is also what ``Hosts.config`` knows it by."""
+
+    def __init__(self, hosts: Hosts, number: int, gpus: int) -> None:
         self.name = f"node{number}"
         self.address = f"10.{hosts.network}.0.{10 + number}"
         self.folder = hosts.folder / self.name
         self._hosts = hosts
+        self._number = number
         self._namespace = f"{hosts.tag}n{number}"
         self._port = f"{hosts.tag}p{number}"
         self._wire = f"{hosts.tag}w{number}"
@@ -64,7 +78,7 @@ class Host:
             (self.folder / inner).mkdir()
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key"))
         shutil.copy(hosts.folder / "key.pub", self.folder / "authorized_keys")
-        (self.folder / "sshd_config").write_text(_SSHD.format(folder="/host"))
+        (self.folder / "sshd_config").write_text(_SSHD.format(folder="/host", gpus=gpus))
         (self.folder / "begin").write_text(_BEGIN)
 
     @property
@@ -72,23 +86,62 @@ class Host:
         """Its host key, as known_hosts has it."""
         return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
 
+    @property
+    def is_up(self) -> bool:
+        return self._outer is not None
+
     def boot(self) -> None:
-        """Begin a new life; the kernel's boot id is the machine's, so ``/host/boot_id`` stands for it."""
+        """Begin a new life, with nothing but what is below ~/.local from the one before."""
+        subprocess.run(["ip", "-n", self._hosts.switch, "link", "del", self._port], stderr=subprocess.DEVNULL)
+        subprocess.run(["ip", "netns", "del", self._namespace], stderr=subprocess.DEVNULL)
         switch = self._hosts.switch
         _run("ip", "netns", "add", self._namespace)
-        _run("ip", "link", "add", self._wire, "netns", self._namespace, "type", "veth", "peer", "name", self._port, "netns", switch)
+        _run(
+            "ip",
+            "link",
+            "add",
+            self._wire,
+            "netns",
+            self._namespace,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            self._port,
+            "netns",
+            switch,
+        )
         _run("ip", "-n", switch, "link", "set", self._port, "master", "br0", "up")
         for words in (
-            ("link", "set", self._wire, "name", "eth0"),
+            # The same in each life, as that of real hardware: others remember it.
+            ("link", "set", self._wire, "name", "eth0", "address", f"02:00:00:00:00:{self._number:02x}"),
             ("addr", "add", f"{self.address}/24", "dev", "eth0"),
             ("link", "set", "eth0", "up"),
             ("link", "set", "lo", "up"),
         ):
             _run("ip", "-n", self._namespace, *words)
-        apart = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private")
+        apart = (
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+        )
         with (self.folder / "log").open("ab") as log:
             self._outer = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{self._namespace}", *apart, "bash", str(_INIT), self.name, str(self.folder)],
+                [
+                    "nsenter",
+                    f"--net=/run/netns/{self._namespace}",
+                    *apart,
+                    "bash",
+                    str(_INIT),
+                    self.name,
+                    str(self.folder),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -143,10 +196,11 @@ class Host:
 class Hosts:
     """Some hosts on one switch, to which this machine is connected. As a context manager: at the end nothing is left.
 
-    key: the user's private key, which opens all of them. known_hosts, config: for ssh -F; also names for all of them.
+    gpus: how many each pretends to have. key: the user's private key, which opens all of them. known_hosts, config: for
+    ssh, with their names.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, gpus: int) -> None:
         parent = Path("/var/tmp")  # a disk, where /tmp may be memory
         leftovers.remove_abandoned(parent, _PREFIX)
         new = Path(tempfile.mkdtemp(prefix="mllaunch-new-", dir=parent))
@@ -158,7 +212,7 @@ class Hosts:
         self.switch = f"{self.tag}sw"
         self.key = self.folder / "key"
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
-        self.hosts = [Host(self, number) for number in range(1, count + 1)]
+        self.hosts = [Host(self, number, gpus) for number in range(1, count + 1)]
         self.known_hosts = self.folder / "known_hosts"
         self.config = self.folder / "ssh_config"
         self.write_known_hosts()
@@ -174,7 +228,7 @@ class Hosts:
         _run("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge")
         _run("ip", "-n", self.switch, "link", "set", "br0", "up")
         here, there = f"{self.tag}h", f"{self.tag}hp"
-        _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", self.switch)
+        _link((here, None), (there, self.switch))
         _run("ip", "-n", self.switch, "link", "set", there, "master", "br0", "up")
         _run("ip", "addr", "add", f"10.{self.network}.0.1/24", "dev", here)
         _run("ip", "link", "set", here, "up")
@@ -194,10 +248,18 @@ class Hosts:
 def _free_network() -> int:
     """The second number of a network 10.N.0.0/24 that this machine does not know."""
     for number in range(77, 250):
-        known = subprocess.run(["ip", "-o", "route", "show", f"10.{number}.0.0/24"], capture_output=True, text=True)
+        known = subprocess.run(
+            ["ip", "-o", "route", "show", f"10.{number}.0.0/24"], capture_output=True, text=True
+        )
         if not known.stdout.strip() and not Path(f"/run/netns/ml{number}sw").exists():
             return number
     raise AssertionError("no network is free")
+
+
+def _link(one: tuple[str, str | None], other: tuple[str, str | None]) -> None:
+    """Two network devices joined by a wire, each (its name, its namespace)."""
+    first, second = ([name, *(["netns", space] if space else [])] for name, space in (one, other))
+    _run("ip", "link", "add", *first, "type", "veth", "peer", "name", *second)
 
 
 def _run(*argv: str) -> None:

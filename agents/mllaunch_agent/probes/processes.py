@@ -34,7 +34,8 @@ class Stat(NamedTuple):
     """One line of /proc/PID/stat, as far as it is used.
 
     pid and start_ticks together name a process for good (until the next boot). own_ticks: CPU time of the
-    process itself; reaped_ticks: of those descendants that it has waited for. rss_bytes counts shared pages.
+    process itself; reaped_ticks: of those descendants that it has waited for. rss_pages counts shared pages.
+    virtual_bytes: 0 for one that is going: it has given its memory back already, and with it its environment.
     """
 
     pid: int
@@ -46,6 +47,7 @@ class Stat(NamedTuple):
     threads: int
     start_ticks: int
     rss_pages: int
+    virtual_bytes: int = 0
 
     @property
     def is_dead(self) -> bool:
@@ -69,6 +71,7 @@ def parse_stat(line: bytes) -> Stat:
         int(field[17]),
         int(field[19]),
         int(field[21]),
+        int(field[20]),
     )
 
 

@@ -148,7 +148,7 @@ class DockerRuntime:
             self._python_path,
             container.checkpoint(spec),
         )
-        environment = task_environment(spec, place, gpus, supervisor.port, cwd, inside)
+        environment = task_environment(spec, place, gpus, supervisor.master, cwd, inside)
         host = self._host()
 
         def request(manner: container.Manner) -> Dict[str, Any]:

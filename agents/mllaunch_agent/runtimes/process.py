@@ -112,7 +112,7 @@ class ProcessRuntime:
             place["rank"],
             argv,
             cwd,
-            task_environment(self._spec, place, gpus, supervisor.port, cwd, inside),
+            task_environment(self._spec, place, gpus, supervisor.master, cwd, inside),
             tuple(supervisor.lease.fds) if supervisor.lease else (),
             self._family.cgroup,
         )

@@ -76,11 +76,10 @@ def _repository(cwd: str) -> tuple[str, int] | Fault:
 
 def _config(app: App) -> str | Fault | None:
     """The interpreter that is configured, if any."""
-    from mllaunch.cli.commands.config import _root
 
     try:
         try:
-            root = _root(app.cwd)
+            root = app.root
         except MllaunchError:
             root = None  # it is said of the repository
         python = app.config(root, {}).python

@@ -68,7 +68,7 @@ def say_end(app: App, run: Run, status: RunStatus) -> None:
         return
     why = f": {escape(status.reason.message)}" if status.reason else ""
     where = ""
-    if status.reason and status.reason.rank is not None and run.spec.resources.tasks_per_node > 1:
+    if status.reason and status.reason.rank is not None and run.spec.resources.world_size > 1:
         where = f" (rank {status.reason.rank} on {escape(status.reason.node or '?')})"
     sys.stderr.write(f"{terminal.red('✗', sys.stderr)} {run.name} {status.state.value}{why}{where}{took}\n")
     for hint in hints(app.blobs, app.log, run, status):
@@ -108,13 +108,13 @@ class Screen:
         self._panes = []
 
     def _make_panes(self, attempt: int) -> list[_Pane]:
-        ranks = self._run.spec.resources.tasks_per_node
-        node = self._app.node_of(self._run, attempt)
+        ranks = self._run.spec.resources.world_size
         panes = []
         for rank in range(ranks):
-            prefix = f"[{rank}] " if ranks > 1 else ""
+            node = self._app.node_of_rank(self._run, attempt, rank)
             for name, file in ((f"stdout.{rank}", sys.stdout), (f"stderr.{rank}", sys.stderr)):
                 ref = StreamRef(self._run.id, attempt, node, name)
+                prefix = terminal.rank(rank, file) if ranks > 1 else ""
                 panes.append(_Pane(self._app, ref, file, prefix))
         return panes
 

@@ -36,7 +36,8 @@ def show(app: App, query: RunQuery, *, as_json: bool) -> None:
     if app.log.rows(
         RunQuery(limit=1, unsettled=True)
     ):  # most of the time there are none, and nothing to import
-        app.collector.collect_unsettled(events_only=True)
+        app.collector.collect_unsettled(events_only=True, only_here=True)
+        app.follow_detached()  # which looks after those on other machines
     rows = app.log.rows(query)
     if query.unsettled:
         rows = [row for row in rows if not row.status.state.is_final]  # a run that ended may still be sealing
@@ -57,9 +58,12 @@ def show(app: App, query: RunQuery, *, as_json: bool) -> None:
         status = row.status
         end = status.ended_at or (now if status.started_at else None)
         took = times.duration(times.seconds_between(status.started_at, end))
-        note = "; ".join(
-            filter(None, (_MIXED if status.mixed else None, status.waiting or _why(row) or row.note))
-        )
+        silent = [
+            f"{node} unreachable since {times.when(since, now, terminal=on_terminal)}"
+            for node, since in status.unreachable
+        ]
+        notes = (*silent, _MIXED if status.mixed else None, status.waiting or _why(row) or row.note)
+        note = "; ".join(filter(None, notes))
         at = times.when(row.submitted_at, now, terminal=on_terminal)
         lines.append((row.name, status.state.value, at, took, row.command, note))
 
@@ -89,6 +93,7 @@ def _document(row: Any) -> dict[str, Any]:
         "attempt": status.attempt,
         "waiting": status.waiting,
         "mixed_code": status.mixed,
+        "unreachable": [{"node": node, "since": since} for node, since in status.unreachable],
         "seal": status.seal,
         "submitted_at": row.submitted_at,
         "started_at": status.started_at,

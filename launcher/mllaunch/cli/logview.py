@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from mllaunch.cli import terminal
 from mllaunch.domain.merge import Merger, Segment
@@ -19,53 +21,111 @@ if TYPE_CHECKING:
 _LONGEST = 1 << 20  # characters of a line that are held until its end comes; a longer one is shown in parts
 
 
+class _Piece(NamedTuple):
+    """Output that came at one time. at_ms: by the node's wall clock, Unix milliseconds; 0 if that is not known."""
+
+    at_ms: int
+    node: int
+    segment: Segment
+
+
+class _NodeLog:
+    """The streams of one node, in the order in which they grew."""
+
+    def __init__(self, app: App, run: Run, attempt: int, node: str, number: int, streams: list[str]) -> None:
+        self._app = app
+        self._ids = (run.id, attempt, node)
+        self._number = number
+        self._streams = streams
+        self._marks_at = 0
+        self._merger = Merger(self.read)
+        self._booted_ms: int | None = None
+
+    def read(self, stream: str, start: int, end: int) -> bytes:
+        return self._app.blobs.read(self._ref(stream), start, end - start)
+
+    def pieces(self, last: bool) -> Iterator[_Piece]:
+        """What has been added; with ``last`` also what has no end."""
+        lengths = {name: self._app.blobs.length(self._ref(name)) for name in self._streams}
+        ref = self._ref(protocol.MARKS)
+        marks = self._app.blobs.read(ref, self._marks_at, self._app.blobs.length(ref))
+        self._marks_at += len(marks)
+        at_ms = 0
+        for segment in self._merger.feed(marks, lengths):
+            at_ms = self._wall_ms(segment, at_ms)
+            yield _Piece(at_ms, self._number, segment)
+        if last:
+            for segment in self._merger.rest(lengths):
+                at_ms = self._wall_ms(segment, at_ms)
+                yield _Piece(at_ms, self._number, segment)
+
+    def _wall_ms(self, segment: Segment, before_ms: int) -> int:
+        """Never less than that of what came before, whatever the clocks do."""
+        if segment.boot_ms is None:
+            return before_ms
+        return max(before_ms, segment.boot_ms + self.booted_ms())
+
+    def booted_ms(self) -> int:
+        """When the node booted, Unix milliseconds, by the newest event on record; 0 while there is none."""
+        if not self._booted_ms:
+            from mllaunch.cli import times
+
+            ref = self._ref(protocol.EVENTS)
+            events, _ = protocol.parse_events(self._app.blobs.read(ref, 0, self._app.blobs.length(ref)))
+            if events:
+                at_s = times.seconds_between("1970-01-01T00:00:00.000Z", events[-1]["at"]) or 0.0
+                self._booted_ms = int((at_s - events[-1]["boot_s"]) * 1000)
+        return self._booted_ms or 0
+
+    def _ref(self, stream: str) -> StreamRef:
+        return StreamRef(*self._ids, stream)
+
+
 class LogView:
-    """Shows the given streams of one attempt in time order; show() continues where it left off."""
+    """Shows the given ranks of one attempt in time order; show() continues where it left off. kinds: of streams."""
 
     def __init__(
         self,
         app: App,
         run: Run,
         attempt: int,
-        streams: list[str],
+        ranks: list[int],
+        kinds: list[str],
         pattern: re.Pattern[str] | None,
         since_s: float | None,
     ) -> None:
-        self._app = app
-        self._run = run
-        self._attempt = attempt
-        self._node = app.node_of(run, attempt)
-        self._streams = streams
         self._pattern = pattern
         wants_colour = terminal.wants_colour(sys.stdout)
-        self._renderers = {name: Renderer(colours=wants_colour) for name in streams}
-        self._pieces = dict.fromkeys(streams, "")
-        self._merger = Merger(lambda name, start, end: app.blobs.read(self._ref(name), start, end - start))
-        self._marks_at = 0
-        self._since_ms = self._earliest_ms(since_s)
-        self._prefixed = len({name.partition(".")[2] for name in streams}) > 1
+        by_node: dict[str, list[str]] = {}
+        for rank in ranks:
+            node = app.node_of_rank(run, attempt, rank)
+            by_node.setdefault(node, []).extend(f"{kind}.{rank}" for kind in kinds)
+        names = [name for streams in by_node.values() for name in streams]
+        self._nodes = [
+            _NodeLog(app, run, attempt, node, number, streams)
+            for number, (node, streams) in enumerate(by_node.items())
+        ]
+        self._renderers = {name: Renderer(colours=wants_colour) for name in names}
+        self._pieces = dict.fromkeys(names, "")
+        self._since_ms = None if since_s is None else _now_ms(app) - int(since_s * 1000)
+        self._prefixed = len(ranks) > 1
 
     def show(self, *, last: bool) -> None:
         """Show what has been added; with ``last`` also the lines that never ended."""
-        lengths = {name: self._app.blobs.length(self._ref(name)) for name in self._streams}
-        marks_ref = self._ref(protocol.MARKS)
-        marks = self._app.blobs.read(marks_ref, self._marks_at, self._app.blobs.length(marks_ref))
-        self._marks_at += len(marks)
-        for segment in self._merger.feed(marks, lengths):
-            self._show(segment)
+        for piece in heapq.merge(*(node.pieces(last) for node in self._nodes)):
+            self._show(piece)
         if last:
-            for segment in self._merger.rest(lengths):
-                self._show(segment)
             for name, renderer in self._renderers.items():
                 self._lines(name, [renderer.finish()])
                 if self._pieces[name]:
                     self._lines(name, ["\n"])
         sys.stdout.flush()
 
-    def _show(self, segment: Segment) -> None:
-        if self._since_ms is not None and (segment.boot_ms is None or segment.boot_ms < self._since_ms):
+    def _show(self, piece: _Piece) -> None:
+        segment = piece.segment
+        if self._since_ms is not None and piece.at_ms < self._since_ms:
             return
-        data = self._app.blobs.read(self._ref(segment.stream), segment.start, segment.end - segment.start)
+        data = self._nodes[piece.node].read(segment.stream, segment.start, segment.end)
         self._lines(segment.stream, self._renderers[segment.stream].feed(data))
 
     def _lines(self, stream: str, texts: list[str]) -> None:
@@ -81,20 +141,10 @@ class LogView:
     def _prefix(self, stream: str) -> str:
         if not self._prefixed:
             return ""
-        return terminal.dim(f"[{stream.partition('.')[2]}] ", sys.stdout)
+        return terminal.rank(int(stream.partition(".")[2]), sys.stdout)
 
-    def _ref(self, stream: str) -> StreamRef:
-        return StreamRef(self._run.id, self._attempt, self._node, stream)
 
-    def _earliest_ms(self, since_s: float | None) -> int | None:
-        """From "the last N seconds" to the node's own time since boot, by the last event on record."""
-        if since_s is None:
-            return None
-        from mllaunch.cli import times
+def _now_ms(app: App) -> int:
+    from mllaunch.cli import times
 
-        ref = self._ref(protocol.EVENTS)
-        events, _ = protocol.parse_events(self._app.blobs.read(ref, 0, self._app.blobs.length(ref)))
-        if not events:
-            return None
-        passed_s = times.seconds_between(events[-1]["at"], self._app.clock.now()) or 0.0
-        return int((events[-1]["boot_s"] + passed_s - since_s) * 1000)
+    return int((times.seconds_between("1970-01-01T00:00:00.000Z", app.clock.now()) or 0.0) * 1000)

@@ -30,6 +30,7 @@ COMMANDS = {
     "note": "Replace a run's note.",
     "tag": "Add tags to a run.",
     "image": "Build, show and remove container images.",
+    "nodes": "Show the machines of the ssh backend.",
     "doctor": "Check what runs need, and say how to mend what is missing.",
     "config": "Show the configuration and where each value came from.",
     "prune": "Free what runs keep on this machine.",

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mllaunch.domain.job import LOCAL, SSH
 from mllaunch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,17 +31,24 @@ _WITH_VALUE = (
     *("gpus", "nodes", "procs_per_node", "cpus", "memory", "backend", "runtime", "image", "python", "output"),
     *("name", "note", "project", "timeout", "grace"),
 )
-_REPEATED = ("env", "data", "tags")
+_REPEATED = ("env", "data", "tags", "node")
 _FLAGS = ("allow_dirty", "in_place", "dry_run", "as_json")
 
 
-class Placement(NamedTuple):
-    """Where a run is: the GPUs it leased there (UUIDs, and their numbers on the node), or why it waits."""
+class Place(NamedTuple):
+    """What a run has on one node. gpus, indices: those it leased there: UUIDs, and their numbers on the node."""
 
     node: str
-    gpus: tuple[str, ...]
-    indices: tuple[int, ...]
-    waiting: str | None
+    ranks: tuple[int, ...]
+    gpus: tuple[str, ...] = ()
+    indices: tuple[int, ...] = ()
+
+
+class Placement(NamedTuple):
+    """Where a run is, or why it waits."""
+
+    places: tuple[Place, ...]
+    waiting: str | None = None
 
 
 class Submitted(NamedTuple):
@@ -110,6 +118,7 @@ class Launchable(NamedTuple):
     """Everything that was decided about a run that is to be started. job: as typed, with nothing masked.
 
     python: the interpreter, where the run is a Python script. parent, checkpoint: what it starts from, if anything.
+    named: the nodes that the user wants.
     """
 
     job: JobSpec
@@ -119,13 +128,15 @@ class Launchable(NamedTuple):
     python: str | None
     parent: Parent | None = None
     checkpoint: Checkpoint | None = None
+    named: tuple[str, ...] = ()
 
 
 def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     """From the command line to a started run; None after --dry-run."""
     prepared = _prepare(app, early, asked)
     plan = prepared.plan
-    what = Launchable(plan.job, prepared.snapshot, prepared.config, prepared.choice, plan.python)
+    named = tuple(asked["node"])
+    what = Launchable(plan.job, prepared.snapshot, prepared.config, prepared.choice, plan.python, named=named)
     return launch(app, what, make_run(app, what, asked["name"]), asked)
 
 
@@ -133,7 +144,7 @@ def make_run(app: App, what: Launchable, name: str | None) -> Run:
     """The run as it will be recorded. UsageError if the machine can never give what it asks for."""
     from mllaunch.usecases import submit as usecase
 
-    app.scheduler.check(what.job.resources)
+    app.choose(what.config, what.named).check(what.job.resources)
     run = usecase.make_run(what.job, what.snapshot, _submitter(app), app.environ, app.ids, app.clock)
     return run._replace(name=_valid_name(name) if name else run.name, parent=what.parent)
 
@@ -170,13 +181,16 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         with _faults_of(app.home):
             tree = _kept_tree(app, snapshot, job.in_place)
     # Locked before others can see the run, and take it for an abandoned one.
-    with _faults_of(app.home), app.scheduler.submitting(attempt):
+    scheduler = app.scheduler_of(run)
+    with _faults_of(app.home), scheduler.submitting(attempt):
         run = usecase.add(app.log, run, app.ids, asked["name"])
+        # What another machine has in place of this is for its own agent to fill in.
         place = usecase.Place(
             app.node, app.scheduler.folder(attempt), app.cache, app.lease_dir, app.import_path
         )
-        spec = usecase.task_spec(run, job, tree, place, app.environ, what.python, container, what.checkpoint)
-        usecase.start(app.log, app.scheduler, run, spec)
+        environ = app.environ if job.backend == LOCAL else {}
+        spec = usecase.task_spec(run, job, tree, place, environ, what.python, container, what.checkpoint)
+        usecase.start(app.log, scheduler, run, spec)
     if snapshot.git_dir != app.code.path:  # whose commits are kept there anyway
         snapshots.pin(snapshot)
     placement = _placement(app, run)
@@ -220,13 +234,14 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
     """Configuration, runtime, code and plan; raises before anything is written."""
     from mllaunch.capture import snapshot as snapshots
     from mllaunch.usecases.plan import Look, plan
-    from mllaunch.usecases.runtime import choose
+    from mllaunch.usecases.runtime import PROCESS, choose
 
     pending = early.pending() if early else snapshots.begin(app.cwd)
     found = pending.inspection.finish()
     config = app.config(found.root, _flags(asked))
     choice = choose(
-        config.runtime,
+        # Containers on nodes are not in this version.
+        PROCESS if config.backend == SSH and config.runtime == "auto" else config.runtime,
         in_place=asked["in_place"],
         python=config.python,
         image=asked["image"],
@@ -269,7 +284,7 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
     from mllaunch.domain.job import GRACE_S, Resources
     from mllaunch.usecases.plan import Request
 
-    _only_here(config, choice)
+    _only_here(asked, config, choice)
     if asked["tags"] or asked["note"]:
         from mllaunch.domain.annotations import check_note, check_tags
 
@@ -295,7 +310,12 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
         words=tuple(asked["words"]),
         is_command=asked["is_command"],
         resources=Resources(
-            wanted.gpus, wanted.cpus, wanted.memory_bytes, wanted.nodes, wanted.procs_per_node
+            wanted.gpus,
+            wanted.cpus,
+            wanted.memory_bytes,
+            # Who names three nodes wants three.
+            len(asked["node"]) if asked["node"] and asked["nodes"] is None else wanted.nodes,
+            wanted.procs_per_node,
         ),
         project=config.project,
         backend=config.backend,
@@ -315,12 +335,20 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
     )
 
 
-def _only_here(config: Config, choice: Choice) -> None:
+def _only_here(asked: dict[str, Any], config: Config, choice: Choice) -> None:
     """What is accepted by the configuration's format but not by this version, or not together."""
-    if config.backend != "local":
+    if config.backend not in (LOCAL, SSH):
         raise UsageError(
-            "backend", f"backend {config.backend} is not in this version", hint="--backend local"
+            "backend", f"backend {config.backend} is not in this version", hint="--backend local or ssh"
         )
+    if config.backend == LOCAL and asked["node"]:
+        raise UsageError(
+            "node", f"--node {asked['node'][0]}: the local backend has no nodes", hint="--backend ssh"
+        )
+    if config.backend == SSH and asked["in_place"]:
+        raise UsageError("in_place", "--in-place is for this machine, not for nodes", hint="--backend local")
+    if config.backend == SSH and choice.engine is not None:
+        raise UsageError("runtime", "containers on nodes are not in this version", hint="--runtime process")
     several = (config.resources.procs_per_node or config.resources.gpus) > 1
     if choice.engine is not None and several and config.container.network != "host":
         raise UsageError(
@@ -365,11 +393,14 @@ class _Progress:
             self._line("-", "image", f"none, a process of this machine: {why}")
 
     def placed(self, run: Run, placement: Placement) -> None:
+        nodes = ", ".join(
+            place.node + (":" + _ranges(place.indices) if place.indices else "") for place in placement.places
+        )
         if placement.waiting:
-            self._line("…", "queued", f"{placement.node} via {run.spec.backend}: {placement.waiting}")
+            self._line("…", "queued", f"{nodes} via {run.spec.backend}: {placement.waiting}")
             return
-        gpus = ":" + _ranges(placement.indices) if placement.indices else ""
-        self._ok("placed", f"{placement.node}{gpus} via {run.spec.backend}" + ("" if gpus else " (no GPU)"))
+        has_gpus = any(place.indices for place in placement.places)
+        self._ok("placed", f"{nodes} via {run.spec.backend}" + ("" if has_gpus else " (no GPU)"))
 
     def _ok(self, what: str, text: str) -> None:
         from mllaunch.cli import terminal
@@ -388,17 +419,23 @@ def _placement(app: App, run: Run) -> Placement:
     """Where the run went. One that needs GPUs is looked at for a moment: it gets them, or it can say why it waits."""
     from mllaunch.ports import AttemptRef
 
+    per_node = run.spec.resources.tasks_per_node
     deadline_s = time.monotonic() + _PLACEMENT_S
-    while run.spec.resources.gpus:
+    while True:
         _, status = app.log.get(run.id)
-        status = app.collector.collect(run, status, events_only=True)
-        node = app.node_of(run, status.attempt)
-        view, _ = app.log.view(AttemptRef(run.id, status.attempt), node)
-        if view.get("gpus") or status.waiting or time.monotonic() > deadline_s:
+        if run.spec.resources.gpus:
+            status = app.collector.collect(run, status, events_only=True)
+        places = []
+        for number, node in enumerate(app.nodes_of(run, status.attempt)):
+            view, _ = app.log.view(AttemptRef(run.id, status.attempt), node)
+            ranks = tuple(range(number * per_node, (number + 1) * per_node))
             gpus, indices = tuple(view.get("gpus", ())), tuple(view.get("gpu_indices", ()))
-            return Placement(node, gpus, indices, None if gpus else status.waiting or "waits for GPUs")
+            places.append(Place(node, ranks, gpus, indices))
+        if not run.spec.resources.gpus or all(place.gpus for place in places):
+            return Placement(tuple(places))
+        if status.waiting or time.monotonic() > deadline_s:
+            return Placement(tuple(places), status.waiting or "waits for GPUs")
         time.sleep(0.02)
-    return Placement(run.submitted_by_host, (), (), None)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -415,12 +452,14 @@ def _ranges(numbers: Sequence[int]) -> str:
 def document(submitted: Submitted) -> dict[str, Any]:
     """What `submit --json` prints."""
     run, placement = submitted
-    ranks = list(range(run.spec.resources.tasks_per_node))
-    place = {"node": placement.node, "ranks": ranks, "gpus": list(placement.gpus)}
+    places = [
+        {"node": place.node, "ranks": list(place.ranks), "gpus": list(place.gpus)}
+        for place in placement.places
+    ]
     return {
         "run": {"id": run.id, "name": run.name, "state": "queued"},
         "snapshot": {"commit": run.snapshot.commit, "dirty": run.snapshot.dirty},
         "runtime": {"name": run.spec.runtime, "why": run.spec.runtime_why},
         "image": run.image and {"reference": run.image.reference, "digest": run.image.digest},
-        "placement": None if placement.waiting else [place],
+        "placement": None if placement.waiting else places,
     }

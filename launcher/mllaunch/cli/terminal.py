@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 _STATES = {"succeeded": "32", "failed": "31", "cancelled": "33", "running": "36", "stopping": "33"}
+_RANKS = ("36", "35", "34", "32", "33")
 
 
 def is_terminal(stream: IO[Any]) -> bool:
@@ -54,6 +55,11 @@ def green(text: str, stream: IO[Any]) -> str:
 
 def yellow(text: str, stream: IO[Any]) -> str:
     return _styled(text, "33", stream)
+
+
+def rank(number: int, stream: IO[Any]) -> str:
+    """What stands before a line of one rank of several."""
+    return _styled(f"[{number}]", _RANKS[number % len(_RANKS)], stream) + " "
 
 
 def dim(text: str, stream: IO[Any]) -> str:

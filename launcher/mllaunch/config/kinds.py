@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -158,6 +159,14 @@ def _mount(value: object) -> tuple[str, str, bool]:
     return source, target, mode == "rw"
 
 
+def _node_name(value: object) -> str:
+    """It names folders and streams, and may be a host of the ssh configuration."""
+    text = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
+        raise ValueError(f"expected a name of letters, digits, '.', '_' and '-', not {shown(text)}")
+    return text
+
+
 def _url(value: object) -> str:
     text = _text(value)
     if not text.startswith(("http://", "https://")):
@@ -177,10 +186,10 @@ def _procs(value: object) -> int:
 
 
 def _read_address(node: Node, faults: Faults) -> NodeAddress | None:
-    fields = {"name": TEXT, "host": TEXT, "user": TEXT, "port": PORT}
+    fields = {"name": NODE_NAME, "host": TEXT, "user": TEXT, "port": PORT, "python": TEXT}
     if not isinstance(node.value, dict):
         faults.append(
-            f"{node.where}: expected a mapping with name, host, user and port, not {shown(node.value)}"
+            f"{node.where}: expected a mapping with name, host, user, port and python, not {shown(node.value)}"
         )
         return None
     values = {}
@@ -206,6 +215,7 @@ def _read_checkpoint_args(node: Node, faults: Faults) -> tuple[str, ...]:
 
 
 TEXT = _scalar("text", _text, literal=True)
+NODE_NAME = _scalar("name of letters, digits, '.', '_' and '-'", _node_name, literal=True)
 TEXTS = _list(TEXT)
 URL = _scalar("http:// or https:// address", _url, literal=True)
 MEMORY = _scalar('size such as "16GiB", or bytes', parse_memory)._replace(write=format_memory, unit="_bytes")
@@ -229,7 +239,7 @@ PROCS = _scalar('"auto" or whole number from 1 to 1024', _procs)._replace(
 PORT = count(1, 65535)
 ARGUMENTS = _list(_scalar("text", _argument))
 CHECKPOINT_ARGS = Kind("list of arguments, one with {checkpoint}", _read_checkpoint_args, many=True)
-ADDRESS = Kind("mapping of name, host, user, port", _read_address)
+ADDRESS = Kind("mapping of name, host, user, port, python", _read_address)
 ADDRESSES = _list(ADDRESS, unique=lambda node: node.name)._replace(
     write=lambda nodes: [{k: v for k, v in node._asdict().items() if v is not None} for node in nodes]
 )

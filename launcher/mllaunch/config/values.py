@@ -20,12 +20,16 @@ class Image(NamedTuple):
 
 
 class NodeAddress(NamedTuple):
-    """One machine for the ssh backend. host, user, port: None leaves it to the user's ssh configuration."""
+    """One machine for the ssh backend. host, user, port: None leaves it to the user's ssh configuration.
+
+    python: the interpreter there, for the agent and the tasks; None is the one on its PATH.
+    """
 
     name: str
     host: str | None = None
     user: str | None = None
     port: int | None = None
+    python: str | None = None
 
 
 class Ssh(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 GRACE_S = 30.0
+LOCAL = "local"  # backends
+SSH = "ssh"
 
 
 class Resources(NamedTuple):
@@ -24,6 +26,11 @@ class Resources(NamedTuple):
     def tasks_per_node(self) -> int:
         """How many tasks really start on each node."""
         return self.procs_per_node or max(1, self.gpus)
+
+    @property
+    def world_size(self) -> int:
+        """How many tasks there are on all nodes."""
+        return self.tasks_per_node * self.nodes
 
 
 class Container(NamedTuple):
@@ -53,7 +60,7 @@ class JobSpec(NamedTuple):
     workdir: str
     resources: Resources
     project: str
-    backend: str = "local"
+    backend: str = LOCAL
     runtime: str = "process"
     runtime_why: str = "it was asked for"
     in_place: bool = False

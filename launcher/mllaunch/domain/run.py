@@ -58,7 +58,8 @@ class RunStatus(NamedTuple):
     attempt: number of the newest attempt, from 1. waiting: in words, why it waits and for whom, or None.
     Times are RFC 3339, UTC. exit_code: None while unknown. seal: None while more may come from the nodes; then
     "sealed-complete", "sealed-with-gaps" or, when the nodes can say nothing more, "unsealed". mixed: processes of it
-    executed different versions of one file.
+    executed different versions of one file. unreachable: (node, since when) of the nodes that do not answer; what runs
+    there goes on.
     """
 
     state: State
@@ -70,6 +71,7 @@ class RunStatus(NamedTuple):
     waiting: str | None = None
     seal: str | None = None
     mixed: bool = False
+    unreachable: tuple[tuple[str, str], ...] = ()
 
 
 class RunRow(NamedTuple):

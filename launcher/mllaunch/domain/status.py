@@ -6,6 +6,7 @@ from typing import Any
 
 from mllaunch.domain.run import RunStatus
 from mllaunch.domain.state import Reason, State
+from mllaunch_agent.protocol import PEER_FAILED
 
 
 def run_status(max_retries: int, views: dict[tuple[int, str], dict[str, Any]]) -> RunStatus:
@@ -44,12 +45,17 @@ def wants_retry(max_retries: int, number: int, state: State, reason: Reason | No
 
 
 def _representative(nodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """The node whose state is the run's: one that failed first, else the one that is least far."""
+    """The node whose state is the run's: one that failed by itself, first, else the one that is least far."""
     order = [s.value for s in State]
     failed = [v for v in nodes if v["state"] == State.FAILED.value]
     if failed and all(State(v["state"]).is_final for v in nodes):
-        return min(failed, key=lambda v: v["ended_at"] or "")
+        return min(failed, key=lambda v: (_is_collateral(v), v["ended_at"] or ""))
     return min(nodes, key=lambda v: order.index(v["state"]))
+
+
+def _is_collateral(view: dict[str, Any]) -> bool:
+    """Whether the node's tasks were stopped because another node's had failed."""
+    return bool(view["reason"]) and view["reason"]["code"] == PEER_FAILED
 
 
 def waiting_words(waiting: dict[str, Any] | None) -> str | None:

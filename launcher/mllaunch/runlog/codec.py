@@ -71,6 +71,15 @@ def decode_reason(text: str | None) -> Reason | None:
     return None if text is None else _make(Reason, decode(text))
 
 
+def encode_unreachable(nodes: tuple[tuple[str, str], ...]) -> str | None:
+    """None for none, as mostly."""
+    return encode(nodes) if nodes else None
+
+
+def decode_unreachable(text: str | None) -> tuple[tuple[str, str], ...]:
+    return tuple((node, since) for node, since in decode(text)) if text else ()
+
+
 def encode_tags(tags: tuple[str, ...]) -> str | None:
     """None for no tags: a listing of untagged runs then needs no JSON."""
     return encode(tags) if tags else None

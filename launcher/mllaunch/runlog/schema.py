@@ -93,5 +93,7 @@ _LINEAGE = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ARTIFACTS, _LINEAGE)
+_NODES = ("ALTER TABLE run ADD COLUMN unreachable TEXT",)  # JSON, [[node, since], ...]
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ARTIFACTS, _LINEAGE, _NODES)
 VERSION = len(MIGRATIONS)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _STATUS = (
     "run.state, run.reason, run.exit_code, run.attempt, run.started_at, run.ended_at, run.waiting, run.seal,"
-    " run.mixed"
+    " run.mixed, run.unreachable"
 )
 _ROW = f"run.id, run.name, run.project, run.command, run.submitted_at, run.tags, run.note, {_STATUS}"
 _ARTIFACT = "sha256, run, attempt, node, path, kind, size_bytes, step"
@@ -234,13 +234,14 @@ class SqliteRunLog:
 
 _INSERT_RUN = f"""
 INSERT INTO run (id, name, project, command, submitted_at, tags, note, body,
-                 state, reason, exit_code, attempt, started_at, ended_at, waiting, seal, mixed)
-VALUES ({", ".join("?" * 17)})
+                 state, reason, exit_code, attempt, started_at, ended_at, waiting, seal, mixed, unreachable)
+VALUES ({", ".join("?" * 18)})
 """
 
 _UPDATE_STATUS = """
 UPDATE run
-SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, seal = ?, mixed = ?
+SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, seal = ?, mixed = ?,
+    unreachable = ?
 WHERE id = ?
 """
 
@@ -330,7 +331,7 @@ def _artifact(row: tuple[Any, ...]) -> Artifact:
 
 
 def _status(columns: Any) -> RunStatus:
-    state, reason, exit_code, attempt, started_at, ended_at, waiting, seal, mixed = columns
+    state, reason, exit_code, attempt, started_at, ended_at, waiting, seal, mixed, unreachable = columns
     return RunStatus(
         State(state),
         codec.decode_reason(reason),
@@ -341,6 +342,7 @@ def _status(columns: Any) -> RunStatus:
         _str_or_none(waiting),
         seal,
         bool(mixed),
+        codec.decode_unreachable(unreachable),
     )
 
 
@@ -355,6 +357,7 @@ def _status_values(status: RunStatus) -> tuple[object, ...]:
         _text(status.waiting),
         status.seal,
         int(status.mixed),
+        codec.encode_unreachable(status.unreachable),
     )
 
 

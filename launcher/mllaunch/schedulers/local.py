@@ -126,6 +126,9 @@ class LocalScheduler:
     def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
         _attempt(self.folder(attempt)).request_stop(request)
 
+    def not_told(self, attempt: AttemptRef) -> list[str]:
+        return []
+
     def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
         found = self._attempts.find(*attempt)
         return {} if found is None else {self._node_of(found.folder): found}

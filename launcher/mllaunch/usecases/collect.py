@@ -5,13 +5,15 @@ Idempotent and safe beside itself: streams are appended by offset, views replace
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mllaunch.domain import view as views
+from mllaunch.domain.job import LOCAL
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.state import Reason, State
 from mllaunch.domain.status import run_status, wants_retry
-from mllaunch.errors import MllaunchError
+from mllaunch.errors import MllaunchError, Unreachable
 from mllaunch.ports import (
     AttemptRef,
     BlobStore,
@@ -30,12 +32,12 @@ _READ_BYTES = 1 << 20
 
 
 class Collector(NamedTuple):
-    """The parts that collecting needs. scheduler: the one that started the runs at hand."""
+    """The parts that collecting needs. scheduler: the one that started a run."""
 
     log: RunLog
     blobs: BlobStore
     code: CodeStore
-    scheduler: Scheduler
+    scheduler: Callable[[Run], Scheduler]
     clock: Clock
 
     def collect(self, run: Run, status: RunStatus, *, events_only: bool = False) -> RunStatus:
@@ -45,7 +47,7 @@ class Collector(NamedTuple):
         """
         if status.seal is not None:
             return status
-        if status.state is State.PACKAGING and self.scheduler.abandon(AttemptRef(run.id, 1)):
+        if status.state is State.PACKAGING and self.scheduler(run).abandon(AttemptRef(run.id, 1)):
             return self._give_up(
                 run, status, "submit_interrupted", "the submitting command was killed before the start"
             )
@@ -56,7 +58,7 @@ class Collector(NamedTuple):
             _, status = self.log.get(run.id)
             if not self._retry_is_due(run, status, newest):
                 return status
-            self.scheduler.retry(newest)
+            self.scheduler(run).retry(newest)
             status = status._replace(attempt=newest.number + 1)
 
     def _collect_attempts(self, run: Run, newest: AttemptRef, events_only: bool) -> bool:
@@ -65,15 +67,29 @@ class Collector(NamedTuple):
         The earlier ones, too: a retry starts as soon as an attempt has failed, before all of its output is here.
         """
         known = self.log.views(run.id)
-        sealed = {number for (number, _), view in known.items() if view["seal"]}
+        sealed = {key for key, view in known.items() if view["seal"]}
         nodes: dict[str, NodeFiles] = {}
+        silent: list[str] = []
         for number in range(1, newest.number + 1):
             attempt = newest._replace(number=number)
-            nodes = self.scheduler.files(attempt)
-            if number not in sealed:
-                for node, files in nodes.items():
+            nodes = self.scheduler(run).files(attempt)
+            for node, files in nodes.items():
+                if (number, node) in sealed:
+                    continue
+                try:
                     self._collect_node(run, attempt, node, files, events_only)
+                except Unreachable:
+                    silent.append(node)
+        self._note_unreachable(run, silent)
         return bool(nodes)
+
+    def _note_unreachable(self, run: Run, silent: list[str]) -> None:
+        """Which nodes do not answer, with since when: the first time that this was seen."""
+        _, status = self.log.get(run.id)
+        since = dict(status.unreachable)
+        unreachable = tuple((node, since.get(node) or self.clock.now()) for node in dict.fromkeys(silent))
+        if unreachable != status.unreachable:
+            self.log.set_status(run.id, status._replace(unreachable=unreachable))
 
     def _collect_node(
         self, run: Run, attempt: AttemptRef, node: str, files: NodeFiles, events_only: bool
@@ -92,7 +108,7 @@ class Collector(NamedTuple):
         ):
             view, covered = self.log.view(attempt, node)
         if not alive and files.seal() is None:
-            self.scheduler.revive(attempt)
+            self.scheduler(run).revive(attempt)
 
     def _copy(self, ref: StreamRef, files: NodeFiles, length: int) -> None:
         stored = self.blobs.length(ref)
@@ -129,7 +145,8 @@ class Collector(NamedTuple):
         if not (events or seal):
             return view
         everything = {**self.log.views(run.id), (attempt.number, node): view}
-        status = run_status(run.spec.max_retries, everything)
+        _, before = self.log.get(run.id)
+        status = run_status(run.spec.max_retries, everything)._replace(unreachable=before.unreachable)
         if self.log.set_view(attempt, node, view, was=covered, now=covered + sound, status=status):
             return view
         return None
@@ -214,13 +231,17 @@ class Collector(NamedTuple):
         self.log.set_status(run.id, ended)
         return ended
 
-    def collect_unsettled(self, *, events_only: bool) -> int:
-        """Collect every run from which more may come; how many there are. One run's trouble does not hold up others."""
+    def collect_unsettled(self, *, events_only: bool, only_here: bool = False) -> int:
+        """Collect every run from which more may come; how many there are. One run's trouble does not hold up others.
+
+        only_here: not those on other machines, which may keep whoever asks waiting. They are counted all the same.
+        """
         rows = self.log.rows(RunQuery(limit=10_000, unsettled=True))
         for row in rows:
             try:
                 run, status = self.log.get(row.id)
-                self.collect(run, status, events_only=events_only)
+                if run.spec.backend == LOCAL or not only_here:
+                    self.collect(run, status, events_only=events_only)
             except MllaunchError:
                 continue  # it is said when this run itself is asked for
         return len(rows)

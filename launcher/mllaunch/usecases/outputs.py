@@ -12,14 +12,27 @@ from mllaunch_agent import protocol
 _READ_BYTES = 4 << 20
 
 
+class OpenOutput(Protocol):
+    """A file that is being copied."""
+
+    def stat(self) -> dict[str, int]:
+        """size_bytes, mtime_ns, ctime_ns and mode, as they are now."""
+
+    def read(self, offset: int, limit: int) -> bytes:
+        """At most ``limit`` bytes from ``offset`` on; b"" at the end."""
+
+    def close(self) -> None:
+        """It is not needed any more."""
+
+
 class OutputFolder(Protocol):
     """What a node still holds of what an attempt's tasks wrote."""
 
     def output_now(self) -> list[dict[str, Any]]:
         """The output folder at this moment, as lines of the files stream without digests."""
 
-    def open_output(self, path: str) -> int:
-        """A descriptor of a regular file, by its path in the files stream. OSError. Follows no link."""
+    def open_output(self, path: str) -> OpenOutput:
+        """A regular file, by its path in the files stream. OSError. Follows no link."""
 
 
 class OutputFile(NamedTuple):

@@ -6,11 +6,12 @@ import os.path
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from mllaunch.domain.job import JobSpec, Resources
+from mllaunch.domain.job import LOCAL, JobSpec, Resources
 from mllaunch.errors import NotFound, UsageError
 from mllaunch.usecases.runtime import DOCKER
 
-IMAGE_PYTHON = "python3"  # the one name that Python has in Debian's, Docker's and conda's images alike
+# The one name that Python has on Debian's, Docker's and conda's machines and images alike.
+IMAGE_PYTHON = "python3"
 
 
 class Request(NamedTuple):
@@ -66,9 +67,7 @@ def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look
         argv, args = list(request.words), request.words[1:]
     else:
         script = _script(request.words[0], root, cwd, look)
-        # An image is not this machine: whatever Python it has is found there.
-        in_image = request.runtime == DOCKER
-        python = IMAGE_PYTHON if in_image else _python(request.python, environ, look)
+        python = _interpreter(request, environ, look)
         shown = os.path.relpath(os.path.join(root, script), cwd)
         # A name that begins with a dash would be an option of the interpreter's.
         argv = [python, f"./{shown}" if shown.startswith("-") else shown, *request.words[1:]]
@@ -116,6 +115,15 @@ def _script(word: str, root: str, cwd: str, look: Look) -> str:
             hint=f"mllaunch submit -- ./{os.path.relpath(path, cwd)} ...",
         )
     return os.path.relpath(path, root)
+
+
+def _interpreter(request: Request, environ: Mapping[str, str], look: Look) -> str:
+    """Neither an image nor another machine is this one: whatever Python it has is found there."""
+    if request.runtime == DOCKER:
+        return IMAGE_PYTHON
+    if request.backend != LOCAL:
+        return request.python or IMAGE_PYTHON
+    return _python(request.python, environ, look)
 
 
 def _python(configured: str | None, environ: Mapping[str, str], look: Look) -> str:

@@ -9,7 +9,8 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from mllaunch.usecases.outputs import OutputFile, OutputFolder
+from mllaunch.errors import Unreachable
+from mllaunch.usecases.outputs import OpenOutput, OutputFile, OutputFolder
 
 _BLOCK = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -122,17 +123,20 @@ def _copy(
         raise Failure("another file is there already (--force replaces it)")
     original = _open(file, source)
     try:
-        temporary = f".mllaunch-{os.urandom(8).hex()}.part"
-        target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        temporary, target = _part(file, folder)
         try:
             digest = _transfer(file, original, target, copied)
+        except (Unreachable, KeyboardInterrupt):
+            if file.sha256 is None:
+                os.unlink(temporary, dir_fd=folder)
+            raise  # else the next pull goes on from here
         except BaseException:
             os.unlink(temporary, dir_fd=folder)
             raise
         finally:
             os.close(target)
     finally:
-        os.close(original)
+        original.close()
     if file.sha256 is None and _sha256_at(folder, name, None) == digest:
         os.unlink(temporary, dir_fd=folder)
         return True
@@ -140,7 +144,25 @@ def _copy(
     return False
 
 
-def _open(file: OutputFile, source: OutputFolder | None) -> int:
+def _part(file: OutputFile, folder: int) -> tuple[str, int]:
+    """(name, descriptor) of the file to copy into; locked while somebody does. Of known bytes what an earlier pull
+    that broke off has left."""
+    import fcntl
+
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    if file.sha256 is not None:
+        name = f".mllaunch-{file.sha256[:32]}.part"
+        target = os.open(name, flags, 0o600, dir_fd=folder)
+        try:
+            fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return name, target
+        except OSError:  # another pull is at it; or there are no locks here
+            os.close(target)
+    name = f".mllaunch-{os.urandom(8).hex()}.part"
+    return name, os.open(name, flags | os.O_EXCL, 0o600, dir_fd=folder)
+
+
+def _open(file: OutputFile, source: OutputFolder | None) -> OpenOutput:
     try:
         if source is None:
             raise FileNotFoundError(errno.ENOENT, "")
@@ -151,33 +173,31 @@ def _open(file: OutputFile, source: OutputFolder | None) -> int:
         raise Failure(f"it cannot be read any more: {error.strerror or error}") from error
 
 
-def _transfer(file: OutputFile, original: int, target: int, copied: Callable[[int], None]) -> str:
+def _transfer(file: OutputFile, original: OpenOutput, target: int, copied: Callable[[int], None]) -> str:
     """Copy the bytes; their digest. Failure if they are not those on record, or changed meanwhile."""
-    before = os.fstat(original)
+    before = original.stat()
+    size = before["size_bytes"]
     sha256 = hashlib.sha256()
-    count = 0
+    while block := os.read(target, _BLOCK):  # what is there of them already
+        sha256.update(block)
+    count = os.lseek(target, 0, os.SEEK_CUR)
     # No more than there was at first: a file that grows for ever must not be read for ever.
-    while block := os.read(original, min(_BLOCK, before.st_size - count)):
+    while count < size and (block := original.read(count, min(_BLOCK, size - count))):
         sha256.update(block)
         view = memoryview(block)
         while view:
             view = view[os.write(target, view) :]
         count += len(block)
         copied(count)
-    after = os.fstat(original)
+    after = original.stat()
     if file.sha256 is not None and sha256.hexdigest() != file.sha256:
         raise Failure("changed: it is not what the run wrote any more")
-    moved = (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ctime_ns,
-    )
-    if file.sha256 is None and (moved or count != before.st_size):
+    if file.sha256 is None and (before != after or count != size):
         raise Failure("it changed while it was copied; try again")
     umask = os.umask(0o077)
     os.umask(umask)
-    os.fchmod(target, (0o777 if before.st_mode & stat.S_IXUSR else 0o666) & ~umask)
-    os.utime(target, ns=(after.st_atime_ns, after.st_mtime_ns))
+    os.fchmod(target, (0o777 if before["mode"] & stat.S_IXUSR else 0o666) & ~umask)
+    os.utime(target, ns=(after["mtime_ns"], after["mtime_ns"]))
     return sha256.hexdigest()
 
 

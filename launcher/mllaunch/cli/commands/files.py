@@ -44,7 +44,6 @@ def command(run: str, attempt: int | None, as_json: bool) -> None:
 def look(app: App, run: str, attempt: int | None) -> tuple[Run, RunStatus, Listing]:
     """The run, how it stands, and what an attempt of it (None: the newest) wrote."""
     from mllaunch.errors import NotFound
-    from mllaunch.ports import AttemptRef
     from mllaunch.usecases.outputs import listing
 
     found, status = app.log.get(run)
@@ -53,7 +52,7 @@ def look(app: App, run: str, attempt: int | None) -> tuple[Run, RunStatus, Listi
     if number > status.attempt:
         many = f"{status.attempt} attempt{'s' if status.attempt > 1 else ''}"
         raise NotFound("attempt", f"{found.name} has {many}, not {number}")
-    folders = app.scheduler.outputs(AttemptRef(found.id, number))
+    folders = app.outputs(found, number)
     return found, status, listing(app.log, app.blobs, folders, found, number)
 
 

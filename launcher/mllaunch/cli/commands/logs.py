@@ -66,17 +66,16 @@ def _check(run: Run, newest: int, attempt: int, rank: str) -> None:
         return
     if not rank.isdigit():
         raise UsageError("rank", f"--rank {rank}: expected a number or all")
-    if int(rank) >= run.spec.resources.tasks_per_node:
-        raise NotFound(
-            "rank", f"{run.name} has ranks 0 to {run.spec.resources.tasks_per_node - 1}, not {rank}"
-        )
+    if int(rank) >= run.spec.resources.world_size:
+        raise NotFound("rank", f"{run.name} has ranks 0 to {run.spec.resources.world_size - 1}, not {rank}")
 
 
 def _write_raw(app: App, run: Run, attempt: int, rank: str, only_stderr: bool) -> None:
     from mllaunch.ports import StreamRef
 
-    name = f"{'stderr' if only_stderr else 'stdout'}.{'0' if rank == 'all' else rank}"
-    ref = StreamRef(run.id, attempt, app.node_of(run, attempt), name)
+    number = 0 if rank == "all" else int(rank)
+    name = f"{'stderr' if only_stderr else 'stdout'}.{number}"
+    ref = StreamRef(run.id, attempt, app.node_of_rank(run, attempt, number), name)
     offset = 0
     while data := app.blobs.read(ref, offset, _CHUNK):
         sys.stdout.buffer.write(data)
@@ -91,7 +90,7 @@ def _view(app: App, run: Run, attempt: int, asked: dict[str, Any]) -> Any:
     from mllaunch.config.units import parse_duration
     from mllaunch.errors import UsageError
 
-    ranks = range(run.spec.resources.tasks_per_node) if asked["rank"] == "all" else [int(asked["rank"])]
+    ranks = range(run.spec.resources.world_size) if asked["rank"] == "all" else [int(asked["rank"])]
     kinds = ["stderr"] if asked["only_stderr"] else ["stdout", "stderr"]
     try:
         pattern = re.compile(asked["grep"]) if asked["grep"] else None
@@ -101,5 +100,4 @@ def _view(app: App, run: Run, attempt: int, asked: dict[str, Any]) -> Any:
         since_s = parse_duration(asked["since"]) if asked["since"] else None
     except ValueError as e:
         raise UsageError("since", f"--since {asked['since']}: {e}") from e
-    streams = [f"{kind}.{rank}" for rank in ranks for kind in kinds]
-    return LogView(app, run, attempt, streams, pattern, since_s)
+    return LogView(app, run, attempt, list(ranks), kinds, pattern, since_s)

@@ -63,7 +63,6 @@ def command(runs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **as
 
 
 def _wish(app: App, runs: tuple[str, ...], asked: dict[str, Any]) -> Wish:
-    from mllaunch.cli.commands.config import _root
     from mllaunch.config.units import parse_duration
     from mllaunch.errors import UsageError
     from mllaunch.usecases.prune import Wish
@@ -79,7 +78,7 @@ def _wish(app: App, runs: tuple[str, ...], asked: dict[str, Any]) -> Wish:
         except ValueError as error:
             raise UsageError("older_than", f"--older-than {asked['older_than']}: {error}") from error
     else:
-        age = None if runs else app.config(_root(app.cwd), {}).keep_s
+        age = None if runs else app.config(app.root, {}).keep_s
     return Wish(age, bool(runs), asked["outputs"], asked["forget"])
 
 

@@ -33,7 +33,6 @@ def command(run: str, places: tuple[str, ...], attempt: int | None, force: bool,
     """
     from mllaunch.cli.commands.files import look, say_faults
     from mllaunch.errors import UsageError
-    from mllaunch.ports import AttemptRef
     from mllaunch.wiring import App
 
     if len(places) > 2:
@@ -45,7 +44,7 @@ def command(run: str, places: tuple[str, ...], attempt: int | None, force: bool,
     app = App(os.environ, os.getcwd())
     found, status, listing = look(app, run, attempt)
     files = _chosen(found, listing.files, places[0] if len(places) == 2 else None)
-    folders = app.scheduler.outputs(AttemptRef(found.id, listing.attempt))
+    folders = app.outputs(found, listing.attempt)
     outcomes = _pull(files, folders, places[-1], force)
     if as_json:
         import json

@@ -27,14 +27,21 @@ def command(run: str, now: bool) -> int:
     if status.state.is_final:
         raise MllaunchError("ended", f"{found.name} has ended already: {status.state.value}")
     request = {"by": app.user, "at": app.clock.now(), "now": now}
-    app.scheduler.stop(AttemptRef(found.id, status.attempt), request)  # type: ignore[arg-type]
+    scheduler, attempt = app.scheduler_of(found), AttemptRef(found.id, status.attempt)
+    scheduler.stop(attempt, request)  # type: ignore[arg-type]
     app.follow_detached()
     deadline = time.monotonic() + _CONFIRM_S
     while not status.state.is_final and time.monotonic() < deadline:
         time.sleep(0.05)
         status = app.collector.collect(found, status)
+    missing = scheduler.not_told(attempt)
     if status.state.is_final:
         sys.stderr.write(f"{found.name} {status.state.value}\n")
+    elif missing:
+        nodes = escape(", ".join(missing))
+        sys.stderr.write(
+            f"{found.name} is to stop; {nodes} cannot be reached, and will be told as soon as possible\n"
+        )
     else:
         who = escape(found.name)
         sys.stderr.write(

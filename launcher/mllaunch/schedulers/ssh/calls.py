@@ -96,8 +96,10 @@ class Calls:
                 data = self._pipe.stdout.read(size) if size else b""
                 if len(data) != size:
                     raise EOFError("the connection was closed")
-            except (OSError, EOFError) as error:
-                self.is_broken = True
+            except BaseException as error:
+                self.is_broken = True  # what comes next over it may be the answer to this
+                if not isinstance(error, (OSError, EOFError, ValueError)):
+                    raise
                 raise transport.unreachable(self.address, error) from error
         if "error" in answer:
             raise self._failed(answer)
@@ -125,7 +127,7 @@ def begin(link: Link, address: Address, archive: Archive) -> Calls:
         pipe.stdin.write(f"exec({program!r})\n".encode())
         pipe.stdin.flush()
         line = pipe.stdout.readline()
-        while line and line != _MARK:
+        while line and not line.endswith(_MARK):
             line = pipe.stdout.readline()
         if line:
             line = pipe.stdout.readline()
@@ -144,7 +146,7 @@ def _quoted(python: str) -> str:
     import shlex
 
     # A tilde is the shell's to expand.
-    return "~" + shlex.quote(python[1:]) if python.startswith("~/") else shlex.quote(python)
+    return "~/" + shlex.quote(python[2:]) if python.startswith("~/") else shlex.quote(python)
 
 
 def _problem(address: Address, python: str, pipe: Pipe, said: str) -> MllaunchError:

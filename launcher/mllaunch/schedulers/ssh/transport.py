@@ -8,9 +8,10 @@ keys of an agent.
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from mllaunch.errors import MllaunchError, NotPermitted
+from mllaunch.errors import MllaunchError, NotPermitted, Unreachable
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -19,6 +20,8 @@ __all__ = ["Address", "Link", "Pipe", "connect"]
 
 CONNECT_S = 8.0
 _KEEPALIVE_S = 5
+_SILENCE_S = 15.0
+_ANSWER_S = 30.0  # for one answer; most come in milliseconds
 _SSH_PORT = 22
 # ssh_config(5): UserKnownHostsFile, GlobalKnownHostsFile
 _KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
@@ -50,6 +53,7 @@ class Pipe:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
+        channel.settimeout(_ANSWER_S)
         self.stdin: BinaryIO = channel.makefile("wb", -1)
         self.stdout: BinaryIO = channel.makefile("rb", -1)
 
@@ -104,7 +108,9 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
     from fabric import Config, Connection
     from invoke.exceptions import Exit
 
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # it prints whole tracebacks of what it also raises
+    logging.getLogger("paramiko").setLevel(
+        logging.CRITICAL + 1
+    )  # it prints whole tracebacks of what it also raises
     if address.config is not None and not os.path.exists(address.config):
         raise MllaunchError("ssh_config", f"there is no {address.config}", hint="ssh: {config: PATH}")
     try:
@@ -132,15 +138,25 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
         raise unreachable(address, error) from error
     assert connection.transport is not None
     connection.transport.set_keepalive(_KEEPALIVE_S)
+    _notice_silence(connection.transport.sock)
     return Link(connection)
 
 
-def unreachable(address: Address, error: BaseException) -> MllaunchError:
+def _notice_silence(sock: Any) -> None:
+    """Have the kernel close a connection whose other end has fallen silent: tcp(7), TCP_USER_TIMEOUT.
+
+    Without it what was sent would be sent again for a quarter of an hour. Behind a gateway it is no socket of ours.
+    """
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_SILENCE_S * 1000))
+
+
+def unreachable(address: Address, error: BaseException) -> Unreachable:
     silent = isinstance(error, TimeoutError) or "timed out" in str(error)
     said = "it does not answer" if silent else getattr(error, "strerror", None) or str(error)
     said = said or type(error).__name__
     where = "" if address.host in (None, address.name) else f" ({address.host})"
-    return MllaunchError(
+    return Unreachable(
         "unreachable",
         f"{address.name}{where} cannot be reached: {said}",
         hint=f"does this work? ssh {address.shown} true",

@@ -1,0 +1,83 @@
+"""Which nodes a run goes to; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mllaunch.domain.job import Resources
+from mllaunch.errors import Unreachable, UsageError
+
+
+class Offer(NamedTuple):
+    """What a node has. gpus: all of them; free: those that nobody uses now; waiting: runs that wait for some there.
+
+    problem: why it cannot be asked, or None; then the numbers mean nothing.
+    """
+
+    node: str
+    gpus: int = 0
+    free: int = 0
+    waiting: int = 0
+    cpus: int = 0
+    memory_bytes: int = 0
+    load: float = 0.0
+    problem: str | None = None
+
+
+def choose(wanted: Resources, offers: Sequence[Offer], *, named: bool) -> list[str]:
+    """The nodes for a run, as many as it wants. named: the user named the nodes, in the order of ranks.
+
+    Raises UsageError where no choice of nodes could ever serve, Unreachable where a node that would
+    be needed cannot be asked.
+    """
+    if named and wanted.nodes != len(offers):
+        raise UsageError("nodes", f"--nodes {wanted.nodes}, but {len(offers)} nodes are named by --node")
+    count = wanted.nodes
+    lacking = [(offer, _lack(wanted, offer)) for offer in offers]
+    able = [offer for offer, lack in lacking if lack is None]
+    if len(able) < count:
+        evidence = tuple(f"{offer.node}: {lack}" for offer, lack in lacking if lack is not None)
+        silent = [offer for offer in offers if offer.problem is not None]
+        what = f"{count} node{'s' if count > 1 else ''} with {_words(wanted)}"
+        have = f"{len(able)} of {len(offers)} can serve"
+        if silent and len(able) + len(silent) >= count:
+            raise Unreachable(
+                "unreachable",
+                f"{what}: {have}, and {len(silent)} cannot be reached",
+                evidence=evidence,
+                hint="mllaunch nodes",
+            )
+        raise UsageError("placement", f"{what}: {have}", evidence=evidence, hint="mllaunch nodes")
+    if not named:
+        able.sort(key=lambda offer: _wait(wanted, offer))  # stable: else the order of the configuration
+    return [offer.node for offer in able[:count]]
+
+
+def _lack(wanted: Resources, offer: Offer) -> str | None:
+    """What a node could never give, or why it cannot be asked."""
+    if offer.problem is not None:
+        return offer.problem
+    if wanted.gpus > offer.gpus:
+        return f"it has {offer.gpus} GPU{'s' if offer.gpus != 1 else ''}"
+    if wanted.cpus is not None and wanted.cpus > offer.cpus:
+        return f"it has {offer.cpus} CPUs"
+    if wanted.memory_bytes is not None and wanted.memory_bytes > offer.memory_bytes:
+        return f"it has {offer.memory_bytes} bytes of memory"
+    return None
+
+
+def _wait(wanted: Resources, offer: Offer) -> tuple[object, ...]:
+    """Sorts nodes: first those that can begin at once, fullest first so that room for large runs is left; then the
+    shortest queue. Runs without GPUs go where there is least to do."""
+    if not wanted.gpus:
+        return (offer.load / max(1, offer.cpus),)
+    begins = offer.free >= wanted.gpus and not offer.waiting
+    return (not begins, offer.waiting, offer.free if begins else -offer.free)
+
+
+def _words(wanted: Resources) -> str:
+    parts = [f"{wanted.gpus} GPU{'s' if wanted.gpus != 1 else ''}" if wanted.gpus else ""]
+    parts.append(f"{wanted.cpus} CPUs" if wanted.cpus else "")
+    parts.append(f"{wanted.memory_bytes} bytes of memory" if wanted.memory_bytes else "")
+    return ", ".join(filter(None, parts)) or "anything"

@@ -1,0 +1,362 @@
+"""Runs on machines reached by SSH.
+
+Which nodes an attempt is on lies in HOME/placements/RUN/ATTEMPT.json, written before anything starts: so every later
+command finds them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from mllaunch.domain.placement import Offer, choose
+from mllaunch.errors import MllaunchError, NotFound, UsageError
+from mllaunch.ports import AttemptRef, NodeFiles
+from mllaunch.schedulers.ssh import code
+from mllaunch.schedulers.ssh.calls import Calls
+from mllaunch.schedulers.ssh.fleet import Fleet
+from mllaunch.schedulers.ssh.transport import Address
+from mllaunch_agent import system
+
+if TYPE_CHECKING:
+    from mllaunch.domain.job import Resources
+    from mllaunch_agent.protocol import Meeting, Seal, StopRequest, TaskSpec
+
+__all__ = ["SshScheduler"]
+
+_LEASE_S = 1800.0
+
+
+class SshScheduler:
+    """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
+
+    lease_s: how long a node of an attempt may be silent before the others go on without it.
+    """
+
+    name = "ssh"
+
+    def __init__(self, home: str, fleet: Fleet, named: Sequence[str] = (), lease_s: float = _LEASE_S) -> None:
+        self._home = home
+        self._fleet = fleet
+        self._named = tuple(named)
+        self._lease_s = lease_s
+        self._chosen: list[Address] = []
+        self._telling = threading.Lock()
+
+    # --- where ---------------------------------------------------------------------------------------------------
+
+    def check(self, resources: Resources) -> None:
+        """Choose the nodes. UsageError if none could ever serve, MllaunchError if one that is needed is silent."""
+        names = self._named or self._fleet.names
+        if not names:
+            raise UsageError(
+                "nodes", "the ssh backend has no nodes", hint="nodes: [{name: gpu01}]   in mllaunch.yaml"
+            )
+        addresses = [self._fleet.address(name) for name in names]
+        answers = self._fleet.each(addresses, lambda calls: calls.call("offer"))
+        if len(answers) == 1:
+            for answer in answers.values():
+                if isinstance(answer, MllaunchError):
+                    raise answer
+        offers = [_offer(name, answer) for name, answer in answers.items()]
+        chosen = choose(resources, offers, named=bool(self._named))
+        self._chosen = [self._fleet.address(name) for name in chosen]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes that were chosen."""
+        return [address.name for address in self._chosen]
+
+    # --- starting ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def submitting(self, attempt: AttemptRef) -> Iterator[None]:
+        """While a submission is being made, others can see that it still is."""
+        folder = self._folder(attempt.run_id)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        path = os.path.join(folder, "submit.lock")
+        lock = system.try_lock(path)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)
+            os.unlink(path)
+
+    def start(self, spec: TaskSpec) -> None:
+        attempt = AttemptRef(spec["run_id"], spec["attempt"])
+        nodes = self._chosen
+        self._record(attempt, nodes)
+        listed = code.listing(spec["tree"], spec["cache"]) if spec["tree"] else None
+        per_node = len(spec["tasks"])
+
+        def begin(calls: Calls, meeting: Meeting | None) -> None:
+            rank = nodes.index(calls.address)
+            places = [
+                {"rank": rank * per_node + place["local_rank"], "local_rank": place["local_rank"]}
+                for place in spec["tasks"]
+            ]
+            own: dict[str, Any] = {**spec, "node": calls.address.name, "node_rank": rank, "tasks": places}
+            own.update(lease_dir=None, meeting=meeting)
+            if spec["tree"] and listed is not None:
+                own["tree"] = code.bring(calls, spec["tree"], listed)
+            if spec["python"] is not None:
+                own["python"] = own["argv"][0] = _interpreter(calls, spec["python"])
+            calls.call("start", spec=own)
+
+        # The code goes to all at once, so that those who start later need not be waited for.
+        if len(nodes) > 1 and listed is not None:
+            _raise_first(self._fleet.each(nodes, lambda calls: code.bring(calls, str(spec["tree"]), listed)))
+        self._meet(attempt, nodes, begin)
+
+    def _meet(
+        self, attempt: AttemptRef, nodes: Sequence[Address], begin: Callable[[Calls, Meeting | None], None]
+    ) -> None:
+        """Start the first node, then, with what its agent says of where it is to be found, the others."""
+        first, *others = nodes
+        calls = self._fleet.calls(first)
+        if not others:
+            begin(calls, None)
+            return
+        meeting: Meeting = {
+            "token": os.urandom(32).hex(),
+            "addresses": [],
+            "port": 0,
+            "lease_s": self._lease_s,
+        }
+        begin(calls, meeting)
+        there = calls.call("meeting", **_of(attempt))
+        known: Meeting = {**meeting, "addresses": there["addresses"], "port": there["port"]}
+        _raise_first(self._fleet.each(others, lambda calls: begin(calls, known)))
+
+    def retry(self, failed: AttemptRef) -> None:
+        nodes = self._nodes(failed)
+        following = failed._replace(number=failed.number + 1)
+        self._record(following, nodes)
+        self._meet(
+            following, nodes, lambda calls, meeting: calls.call("retry", **_of(failed), meeting=meeting)
+        )
+
+    def abandon(self, attempt: AttemptRef) -> bool:
+        """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
+        if system.is_locked(os.path.join(self._folder(attempt.run_id), "submit.lock")):
+            return False
+        try:
+            nodes = self._nodes(attempt)
+        except NotFound:
+            return True  # it never came to choosing
+        answers = self._fleet.each(nodes, lambda calls: bool(calls.call("abandon", **_of(attempt))))
+        return all(answer is True for answer in answers.values())
+
+    # --- afterwards ----------------------------------------------------------------------------------------------
+
+    def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
+        """Nodes that do not answer get the request when they do: whoever collects brings it."""
+        self._write_stop(attempt, {"request": request, "told": []})
+        self._fleet.each(self._nodes(attempt), lambda calls: self._bring_stop(attempt, calls))
+
+    def not_told(self, attempt: AttemptRef) -> list[str]:
+        """The nodes that do not know yet that they are to stop."""
+        wanted = self._read_stop(attempt)
+        return [] if wanted is None else [n for n in self.nodes_of(attempt) if n not in wanted["told"]]
+
+    def outputs(self, attempt: AttemptRef) -> dict[str, RemoteOutputs]:
+        """By node, where what the tasks wrote can be looked at. Unreachable, if a node does not answer."""
+        try:
+            nodes = self._nodes(attempt)
+        except NotFound:
+            return {}
+        return {address.name: RemoteOutputs(self._fleet.calls(address), attempt) for address in nodes}
+
+    def _bring_stop(self, attempt: AttemptRef, calls: Calls) -> None:
+        wanted = self._read_stop(attempt)
+        if wanted is None or calls.address.name in wanted["told"]:
+            return
+        calls.call("stop", **_of(attempt), request=wanted["request"])
+        with self._telling:
+            newest = self._read_stop(attempt)
+            if newest is not None and newest["request"] == wanted["request"]:
+                self._write_stop(attempt, {**newest, "told": [*newest["told"], calls.address.name]})
+
+    def _read_stop(self, attempt: AttemptRef) -> dict[str, Any] | None:
+        data = system.read_file(self._stop_path(attempt))
+        return None if data is None else dict(json.loads(data))
+
+    def _write_stop(self, attempt: AttemptRef, wanted: dict[str, Any]) -> None:
+        system.write_atomic(self._stop_path(attempt), json.dumps(wanted).encode(), durable=True)
+
+    def _stop_path(self, attempt: AttemptRef) -> str:
+        return os.path.join(self._folder(attempt.run_id), f"{attempt.number}.stop.json")
+
+    def revive(self, attempt: AttemptRef) -> None:
+        self._fleet.each(self._nodes(attempt), lambda calls: calls.call("revive", **_of(attempt)))
+
+    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
+        try:
+            nodes = self._nodes(attempt)
+        except NotFound:
+            return {}
+
+        def look(calls: Calls) -> NodeFiles | None:
+            self._bring_stop(attempt, calls)
+            found = calls.call("look", **_of(attempt))
+            return RemoteFiles(calls, attempt, found) if found is not None else None
+
+        answers = self._fleet.each(nodes, look)
+        found: dict[str, NodeFiles] = {}
+        for name, answer in answers.items():
+            if isinstance(answer, MllaunchError):
+                found[name] = SilentFiles(answer)
+            elif answer is not None:
+                found[name] = answer
+        return found
+
+    # --- placements ----------------------------------------------------------------------------------------------
+
+    def _folder(self, run_id: str) -> str:
+        return os.path.join(self._home, "placements", run_id)
+
+    def _record(self, attempt: AttemptRef, nodes: Sequence[Address]) -> None:
+        path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
+        document = {"nodes": [address._asdict() for address in nodes]}
+        system.write_atomic(path, json.dumps(document).encode(), durable=True)
+
+    def _nodes(self, attempt: AttemptRef) -> list[Address]:
+        """NotFound if it was placed nowhere."""
+        path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
+        data = system.read_file(path)
+        if data is None:
+            raise NotFound("placement", f"attempt {attempt.number} was placed on no node")
+        return [Address(**fields) for fields in json.loads(data)["nodes"]]
+
+    def nodes_of(self, attempt: AttemptRef) -> list[str]:
+        """The names of an attempt's nodes, in the order of ranks."""
+        return [address.name for address in self._nodes(attempt)]
+
+    def forget(self, run_id: str) -> None:
+        """Nothing of the run is on any node any more."""
+        shutil.rmtree(self._folder(run_id), ignore_errors=True)
+
+
+class RemoteFiles:
+    """What one node held of an attempt when it was asked; the bytes are read when they are wanted."""
+
+    def __init__(self, calls: Calls, attempt: AttemptRef, found: dict[str, Any]) -> None:
+        self._calls = calls
+        self._attempt = attempt
+        self._found = found
+
+    def lengths(self) -> dict[str, int]:
+        return dict(self._found["lengths"])
+
+    def read(self, stream: str, offset: int, limit: int) -> bytes:
+        return self._calls.fetch("read", **_of(self._attempt), stream=stream, offset=offset, limit=limit)
+
+    def seal(self) -> Seal | None:
+        return cast("Seal | None", self._found["seal"])
+
+    def is_alive(self) -> bool:
+        return bool(self._found["alive"])
+
+
+class RemoteOutputs:
+    """What a node still holds of what an attempt's tasks wrote."""
+
+    def __init__(self, calls: Calls, attempt: AttemptRef) -> None:
+        self._calls = calls
+        self._attempt = attempt
+
+    def output_now(self) -> list[dict[str, Any]]:
+        return self._calls.call("outputs", **_of(self._attempt)) or []
+
+    def open_output(self, path: str) -> RemoteOutput:
+        opened = RemoteOutput(self._calls, self._attempt, path)
+        try:
+            opened.stat()
+        except NotFound as error:
+            raise FileNotFoundError(errno.ENOENT, error.message) from error
+        except MllaunchError as error:
+            if error.code != "os":
+                raise
+            raise OSError(errno.EIO, error.message) from error
+        return opened
+
+
+class RemoteOutput:
+    """A file that is being copied; the node opens it anew for each part."""
+
+    def __init__(self, calls: Calls, attempt: AttemptRef, path: str) -> None:
+        self._calls = calls
+        self._given = {**_of(attempt), "path": path}
+
+    def stat(self) -> dict[str, int]:
+        return dict(self._calls.call("stat_output", **self._given))
+
+    def read(self, offset: int, limit: int) -> bytes:
+        return self._calls.fetch("read_output", **self._given, offset=offset, limit=limit)
+
+    def close(self) -> None:
+        pass
+
+
+class SilentFiles:
+    """A node that could not be asked. Whatever is wanted of it, that is the answer."""
+
+    def __init__(self, error: MllaunchError) -> None:
+        self._error = error
+
+    def lengths(self) -> dict[str, int]:
+        raise self._error
+
+    def read(self, stream: str, offset: int, limit: int) -> bytes:
+        raise self._error
+
+    def seal(self) -> Seal | None:
+        raise self._error
+
+    def is_alive(self) -> bool:
+        raise self._error
+
+
+def _raise_first(answers: Mapping[str, object]) -> None:
+    """The first node's failure, if there is any."""
+    for answer in answers.values():
+        if isinstance(answer, MllaunchError):
+            raise answer
+
+
+def _of(attempt: AttemptRef) -> dict[str, Any]:
+    return {"run_id": attempt.run_id, "number": attempt.number}
+
+
+def _offer(name: str, answer: Any) -> Offer:
+    if isinstance(answer, MllaunchError):
+        return Offer(name, problem=answer.message)
+    return Offer(
+        name,
+        gpus=len(answer["gpus"]),
+        free=len(answer["free"]),
+        waiting=len(answer["waiting"]),
+        cpus=answer["cpus"],
+        memory_bytes=answer["memory_bytes"],
+        load=answer["load"],
+    )
+
+
+def _interpreter(calls: Calls, wanted: str) -> str:
+    """Where the tasks' interpreter is on the node."""
+    wanted = calls.address.python or wanted
+    found = calls.call("which", programs=[wanted])
+    if found is None:
+        raise NotFound(
+            "python",
+            f"{calls.address.name} has no {wanted}",
+            hint=f"nodes: [{{name: {calls.address.name}, python: /PATH/TO/python}}]   in mllaunch.yaml",
+        )
+    return str(found)

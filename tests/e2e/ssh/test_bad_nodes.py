@@ -1,0 +1,87 @@
+"""What may be wrong with a node: each has its own words and a remedy, and nothing is half-made."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.harness import Mllaunch, Repo
+from tests.e2e.ssh.conftest import Nodes
+
+pytestmark = pytest.mark.real("hosts")
+
+# A real interpreter; only what it says of its version is not true.
+OLD_PYTHON = """\
+#!/bin/sh
+exec /usr/bin/python3 -u -c 'import sys
+sys.version_info = (3, 6, 8)
+exec(open(0, "rb", 0, closefd=False).readline())'
+"""
+
+
+@pytest.fixture(autouse=True)
+def _script(nodes: Nodes, repo: Repo) -> None:
+    repo.script("print('ran')")
+
+
+def test_an_unknown_host_key_is_refused(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    nodes.hosts.known_hosts.write_text("")
+    try:
+        done = mllaunch("run", "--node", "node1", "train.py")
+    finally:
+        nodes.hosts.write_known_hosts()
+    assert done.rc == 4
+    assert "error[unknown_host_key]: node1" in done.stderr and "SHA256:" in done.stderr
+    assert f"hint: ssh -F {nodes.hosts.config} node1 true" in done.stderr
+    assert mllaunch("ps").stdout == ""  # nothing was written down
+
+
+def test_a_changed_host_key_is_refused(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    nodes.hosts.known_hosts.write_text(f"{nodes[1].address} {nodes[2].key}\n")
+    try:
+        done = mllaunch("run", "--node", "node1", "train.py")
+    finally:
+        nodes.hosts.write_known_hosts()
+    assert done.rc == 4
+    assert "error[changed_host_key]: node1" in done.stderr
+    assert f"ssh-keygen -R '{nodes[1].address}'" in done.stderr
+
+
+def test_a_node_without_the_python_that_is_wanted_is_named(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    nodes.configure(python="/opt/none/python3")
+    done = mllaunch("run", "--node", "node1", "train.py")
+    assert done.rc == 1
+    assert "error[no_python]: node1 has no /opt/none/python3" in done.stderr
+    assert "hint: nodes: [{name: node1, python: " in done.stderr
+
+
+def test_a_python_that_is_too_old_is_refused(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    (nodes[1].folder / "python3.6").write_text(OLD_PYTHON)
+    (nodes[1].folder / "python3.6").chmod(0o755)
+    nodes.configure(python="/host/python3.6")
+    done = mllaunch("run", "--node", "node1", "train.py")
+    assert done.rc == 1
+    assert "error[old_python]: node1 has Python 3.6.8" in done.stderr and "3.8 or newer" in done.stderr
+
+
+def test_more_gpus_than_any_node_has_are_refused(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    done = mllaunch("submit", "--gpus", "5", "train.py")
+    assert done.rc == 2
+    assert "error[placement]: 1 node with 5 GPUs: 0 of 3 can serve" in done.stderr
+    assert "node2: it has 4 GPUs" in done.stderr
+
+
+def test_a_node_that_is_not_configured_is_named(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    done = mllaunch("submit", "--node", "gpu99", "train.py")
+    assert done.rc == 3
+    assert "there is no node gpu99; the configuration has node1, node2, node3" in done.stderr
+
+
+def test_a_silent_node_that_is_needed_is_named(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    nodes[2].crash()
+    done = mllaunch("submit", "--nodes", "3", "train.py")
+    assert done.rc == 1
+    assert (
+        "error[unreachable]: 3 nodes with anything: 2 of 3 can serve, and 1 cannot be reached" in done.stderr
+    )
+    assert "node2 cannot be reached" in done.stderr
+    assert mllaunch("run", "--nodes", "2", "train.py").rc == 0  # the others serve

@@ -1,0 +1,124 @@
+"""A run on a machine that is reached by SSH: as on this one, seen from the command line."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import Mllaunch, Repo, until
+from tests.e2e.ssh.conftest import Nodes
+
+pytestmark = pytest.mark.real("hosts")
+
+WHERE = """
+import os
+print("on", os.uname().nodename, "in", os.getcwd(), flush=True)
+"""
+WRITING = """
+import os
+with open(os.environ["MLLAUNCH_OUTPUT_DIR"] + "/model.pt", "wb") as file:
+    file.write(b"weights" * 1000000)
+"""
+
+
+def test_a_run_goes_to_a_node_and_its_output_comes_back(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    done = mllaunch("run", "--node", "node2", repo.script(WHERE))
+    assert done.rc == 0
+    assert "on node2 in /root/.local/share/mllaunch/node/node2/runs/" in done.stdout
+    assert "placed node2 via ssh" in done.stderr
+
+
+def test_the_exit_code_of_the_task_is_that_of_the_command(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    done = mllaunch("run", repo.script("raise SystemExit(7)"))
+    assert done.rc == 7
+    assert "exited with 7" in done.stderr
+
+
+def test_a_second_submission_sends_neither_agent_nor_code(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    repo.script(WHERE)
+    assert mllaunch("run", "--node", "node1", "train.py").rc == 0
+    kept = nodes[1].folder / "disk/share/mllaunch/node/node1"
+
+    def content() -> dict[str, int]:
+        places = [*kept.glob("agents/*"), *kept.glob("contents/*/*"), *kept.glob("trees/*/*")]
+        return {str(place): place.lstat().st_ctime_ns for place in places}
+
+    before = content()
+    assert mllaunch("run", "--node", "node1", "train.py").rc == 0
+    assert content() == before
+
+
+def test_only_what_has_changed_is_sent(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    repo.write("large.bin", b"x" * 9_000_000)  # more than is sent at once
+    repo.script(
+        "import os; print(len(open('large.bin').read()), os.access('run.sh', os.X_OK), os.readlink('link'))"
+    )
+    (repo.root / "run.sh").write_text("#!/bin/sh\n")
+    (repo.root / "run.sh").chmod(0o755)
+    (repo.root / "link").symlink_to("train.py")
+    repo.commit()
+    kept = nodes[3].folder / "disk/share/mllaunch/node/node3/contents"
+    assert mllaunch("run", "--node", "node3", "train.py").stdout == "9000000 True train.py\n"
+    before = set(kept.glob("*/*"))
+    repo.write("new.txt", "new\n")
+    repo.commit()
+    assert mllaunch("run", "--node", "node3", "train.py").rc == 0
+    assert len(set(kept.glob("*/*")) - before) == 1
+
+
+def test_what_a_run_wrote_is_listed_and_pulled(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch, tmp_path: Path
+) -> None:
+    run = mllaunch("run", repo.script(WRITING)).run_name
+    digest = hashlib.sha256(b"weights" * 1000000).hexdigest()
+    assert digest in mllaunch("files", run, check=True).stdout
+    target = tmp_path / "pulled"
+    target.mkdir()
+    (target / "outputs").mkdir()
+    # What an earlier pull that broke off has left is gone on with.
+    (target / "outputs" / f".mllaunch-{digest[:32]}.part").write_bytes((b"weights" * 1000000)[:3_000_000])
+    mllaunch("pull", run, str(target), check=True)
+    assert hashlib.sha256((target / "outputs/model.pt").read_bytes()).hexdigest() == digest
+    assert [path.name for path in (target / "outputs").iterdir()] == ["model.pt"]
+
+
+def test_provenance_says_which_machine_it_was_and_which_code(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    run = mllaunch("run", "--node", "node1", repo.script(WRITING)).run_name
+    document = until(
+        lambda: (
+            (d := mllaunch("provenance", run, "--json").document)["seal"]["status"] == "sealed-complete" and d
+        ),
+        "the record to be complete",
+    )
+    assert [(host["node"], host["hostname"]) for host in document["hosts"]] == [("node1", "node1")]
+    assert [(entry["node"], entry["matches_commit"]) for entry in document["code"]["nodes"]] == [
+        ("node1", True)
+    ]
+    assert [output["path"] for output in document["outputs"]] == ["outputs/model.pt"]
+
+
+def test_a_run_is_stopped_on_its_node(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    run = mllaunch("submit", repo.script("import time; print('begun', flush=True); time.sleep(600)")).run_name
+    until(lambda: "begun" in mllaunch("logs", run).stdout, "the task to begin")
+    assert "cancelled" in mllaunch("stop", run, check=True).stderr
+
+
+def test_nodes_shows_what_each_has_and_what_is_wrong_with_it(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    nodes.configure(names="node1 node2 nowhere")
+    shown = mllaunch("nodes", check=True)
+    assert shown.stdout.startswith("NODE ")
+    assert "nowhere cannot be reached" in shown.stderr
+    up, also, lost = mllaunch("nodes", "--json", check=True).document
+    assert (up["state"], also["state"], lost["state"]) == ("up", "up", "unreachable")
+    assert abs(up["clock_offset_s"]) < 1
+    assert lost["last_seen"] is None and up["last_seen"] is not None

@@ -1,0 +1,550 @@
+"""The agents of one attempt on several nodes, all in this process: they begin together and end together."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mllaunch_agent import peers, system
+from mllaunch_agent.peers import First, Member, Peers, Verdict
+
+TOKEN = "5e" * 32
+LEASE_S = 30.0
+HOME = "127.0.0.1"
+
+
+class Scene:
+    """The agents of one attempt, by rank. Time stands still but for ``pass_s``; who is not in ``ticking`` does nothing.
+
+    queues, codes: of each node, by rank.
+    """
+
+    def __init__(self, folder: Path, queues: str, codes: str) -> None:
+        self.now_s = 1000.0
+        self.folder = folder
+        self.queues = queues
+        self.codes = codes
+        self.addresses = [HOME]
+        self.ticking: dict[int, Peers] = {}
+        self.asleep: list[Peers] = []
+        self.others: list[socket.socket] = []
+
+    def begin(self, *ranks: int) -> None:
+        for rank in ranks or range(len(self.queues)):
+            self.ticking[rank] = self.make(rank)
+        self.settle()
+
+    def make(self, rank: int, token: str = TOKEN) -> Peers:
+        meeting = {"token": token, "addresses": self.addresses if rank else [], "port": 0, "lease_s": LEASE_S}
+        if rank:
+            meeting["port"] = self.port
+        spec: Any = {
+            "node": f"n{rank}",
+            "node_rank": rank,
+            "nodes": len(self.queues),
+            "folder": str(self.folder),
+            "gpus": 1,
+            "meeting": meeting,
+        }
+        made = peers.make(spec, self.codes[rank], self.queues[rank], lambda: 4711)
+        assert made is not None
+        return made
+
+    @property
+    def port(self) -> int:
+        return int(json.loads((self.folder / "meeting.json").read_text())["port"])
+
+    def tick(self) -> None:
+        for peer in self.ticking.values():
+            peer.tick(self.now_s)
+
+    def settle(self) -> None:
+        """Until nobody has anything to say or to hear any more."""
+        quiet = 0
+        for _ in range(1000):
+            self.tick()
+            filenos = [fileno for peer in self.ticking.values() for fileno in peer.filenos()]
+            quiet = 0 if select.select(filenos, [], [], 0.001)[0] else quiet + 1
+            if quiet == 3:  # what is said in one tick goes out in the next
+                return
+        pytest.fail("they never stop talking")
+
+    def pass_s(self, seconds: float) -> None:
+        for _ in range(round(seconds)):
+            self.now_s += 1
+            self.settle()
+
+    def fall_silent(self, rank: int) -> None:
+        """Its connection stays, but nothing comes any more."""
+        self.asleep.append(self.ticking.pop(rank))
+
+    def die(self, rank: int) -> None:
+        close(self.ticking.pop(rank))
+
+    def cut(self, rank: int) -> None:
+        """The connection of a member breaks off."""
+        with self.own_end(rank) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+
+    def own_end(self, rank: int) -> socket.socket:
+        (fileno,) = self.ticking[rank].filenos()
+        return socket.socket(fileno=os.dup(fileno))
+
+    def stranger(self) -> socket.socket:
+        """Somebody else who comes to the first agent."""
+        self.others.append(socket.create_connection((HOME, self.port), timeout=5))
+        return self.others[-1]
+
+    def take_gpus(self) -> None:
+        """Everybody whose turn comes takes them."""
+        for _ in self.ticking:
+            for peer in self.ticking.values():
+                if peer.has_turn:
+                    peer.say_leased()
+            self.settle()
+
+    def say_ready(self, *ranks: int) -> None:
+        for rank in ranks or self.ticking:
+            self.ticking[rank].say_ready()
+        self.settle()
+
+    def arrange(self) -> None:
+        self.take_gpus()
+        self.say_ready()
+
+    def turns(self) -> list[int]:
+        return [rank for rank, peer in self.ticking.items() if peer.has_turn]
+
+    def verdicts(self) -> set[Verdict | None]:
+        return {peer.verdict for peer in self.ticking.values()}
+
+    def goes(self) -> set[tuple[str, int] | None]:
+        return {peer.go for peer in self.ticking.values()}
+
+
+def close(peer: Peers) -> None:
+    """As the kernel does when its process is gone: without a word."""
+    if isinstance(peer, First):
+        peer._listener.close()
+        for wire in (*peer._wires.values(), *(wire for wire, _ in peer._new)):
+            wire.close()
+    elif isinstance(peer, Member):
+        peer.close()
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the other end has closed the connection; what it said before does not matter."""
+    try:
+        while sock.recv(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Scene]]:
+    scenes: list[Scene] = []
+    monkeypatch.setattr(system, "boot_s", lambda: scenes[-1].now_s)
+
+    def make(queues: str = "abc", codes: str = "xxx") -> Scene:
+        folder = tmp_path / f"attempt-{len(scenes)}"
+        folder.mkdir()
+        scenes.append(Scene(folder, queues, codes))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        for peer in (*scene.ticking.values(), *scene.asleep):
+            close(peer)
+        for sock in scene.others:
+            sock.close()
+
+
+@pytest.fixture
+def scene(attempt: Callable[..., Scene]) -> Scene:
+    """Three nodes that know each other."""
+    scene = attempt()
+    scene.begin()
+    return scene
+
+
+# --- beginning together
+
+
+def test_all_begin_together_and_agree_on_where_the_first_task_is(scene: Scene) -> None:
+    scene.take_gpus()
+    scene.say_ready(0, 2)
+    assert scene.goes() == {None}
+    scene.say_ready(1)
+    assert scene.goes() == {(HOME, 4711)}
+    assert scene.verdicts() == {None}
+
+
+def test_an_attempt_on_one_node_has_no_peers() -> None:
+    spec: Any = {"meeting": None}
+    assert peers.make(spec, "x", "a", lambda: 4711) is None
+
+
+def test_nobody_takes_gpus_before_all_have_come(attempt: Callable[..., Scene]) -> None:
+    scene = attempt()
+    scene.begin(0, 2)
+    assert scene.turns() == []
+    assert scene.ticking[0].waiting_for == ["node 1"]
+    scene.begin(1)
+    assert scene.turns() == [0]
+    assert scene.ticking[0].waiting_for == []
+
+
+@pytest.mark.parametrize(
+    ("queues", "order"), [("abc", [0, 1, 2]), ("cba", [2, 1, 0]), ("bca", [2, 0, 1]), ("aaa", [0, 1, 2])]
+)
+def test_gpus_are_taken_one_node_after_the_other_by_the_names_of_their_queues(
+    attempt: Callable[..., Scene], queues: str, order: list[int]
+) -> None:
+    scene = attempt(queues)
+    scene.begin()
+    for count, rank in enumerate(order, 1):
+        assert scene.turns() == sorted(order[:count])
+        scene.ticking[rank].say_leased()
+        scene.settle()
+
+
+def test_two_attempts_with_opposite_orders_of_nodes_do_not_wait_for_each_other(
+    attempt: Callable[..., Scene],
+) -> None:
+    taken = []
+    for queues in ("ab", "ba"):
+        scene = attempt(queues, "xx")
+        scene.begin()
+        (rank,) = scene.turns()
+        taken.append(queues[rank])
+    assert taken == ["a", "a"]
+
+
+def test_a_node_with_other_code_stops_all_and_is_named(attempt: Callable[..., Scene]) -> None:
+    scene = attempt(codes="xxy")
+    scene.begin()
+    assert scene.verdicts() == {Verdict("mixed_code", "the code on n2 is not that on n0", 0)}
+    assert scene.turns() == []
+
+
+def test_nodes_that_never_come_end_the_attempt_as_incomplete(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("abcd", "xxxx")
+    scene.begin(0, 2)
+    scene.pass_s(60)
+    assert scene.verdicts() == {None}
+    scene.pass_s(1)
+    assert scene.verdicts() == {Verdict("incomplete", "node 1, node 3 of 4 did not come", 0)}
+
+
+# --- strangers and damage
+
+
+def test_one_without_the_token_is_never_counted_and_disturbs_nobody(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "xx")
+    scene.begin(0)
+    false = scene.make(1, token="00" * 32)
+    scene.ticking[1] = false
+    false.say_stop("failed", "out of spite")
+    scene.pass_s(3)
+    assert scene.ticking[0].waiting_for == ["node 1"]
+    assert scene.verdicts() == {None}
+    scene.asleep.append(scene.ticking.pop(1))
+    scene.begin(1)
+    scene.arrange()
+    assert scene.goes() == {(HOME, 4711)}
+    assert false.go is None
+
+
+@pytest.mark.parametrize("rank", [0, 2, 99, -1])
+def test_a_rank_that_the_attempt_has_not_is_refused(attempt: Callable[..., Scene], rank: int) -> None:
+    scene = attempt("ab", "xx")
+    scene.begin(0)
+    sock = scene.stranger()
+    scene.settle()
+    nonce = json.loads(sock.recv(4096))["nonce"]
+    proof = scene.ticking[0]._proof(nonce, rank)
+    hello = {
+        "rank": rank,
+        "node": "n",
+        "queue": "a",
+        "code": "x",
+        "address": HOME,
+        "nonce": "",
+        "proof": proof,
+    }
+    sock.sendall(json.dumps(hello).encode() + b"\n")
+    scene.settle()
+    assert is_closed(sock)
+    assert scene.ticking[0].waiting_for == ["node 1"]
+
+
+def test_a_member_does_as_told_by_the_first_agent_alone(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "xx")
+    with socket.create_server((HOME, 0)) as server:
+        document = {"port": server.getsockname()[1], "addresses": [HOME]}
+        (scene.folder / "meeting.json").write_text(json.dumps(document))
+        scene.begin(1)
+        sock, _ = server.accept()
+    with sock:
+        sock.sendall(b'{"nonce": "00"}\n{"go": ["evil", 1]}\n{"verdict": ["failed", "", 0]}\n')
+        scene.settle()
+        sock.sendall(b'{"proof": "00"}\n')
+        scene.settle()
+        sock.settimeout(5)
+        assert is_closed(sock)
+    assert scene.goes() == {None}
+    assert scene.verdicts() == {None}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"nonsense\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"rank": "one"}\n',
+        b'{"rank": null}\n',
+        b'{"rank": 1e999, "proof": ""}\n',
+        b"[" * 60_000 + b"\n",
+        b"\xff\xfe\n",
+        b"x" * 70_000,
+    ],
+)
+def test_a_stranger_who_talks_nonsense_is_hung_up_on(scene: Scene, said: bytes) -> None:
+    sock = scene.stranger()
+    sock.sendall(said)
+    scene.settle()
+    assert is_closed(sock)
+    scene.arrange()
+    assert scene.goes() == {(HOME, 4711)}
+
+
+def test_a_stranger_who_says_nothing_is_hung_up_on(scene: Scene) -> None:
+    sock = scene.stranger()
+    scene.pass_s(5)
+    assert is_closed(sock)
+
+
+@pytest.mark.parametrize("said", [b"nonsense\n", b"[1]\n", b'{"stop": 3}\n', b"x" * 70_000])
+def test_a_damaged_or_endless_line_closes_only_that_connection(scene: Scene, said: bytes) -> None:
+    others = scene.own_end(2)
+    before = others.getsockname()
+    others.close()
+    with scene.own_end(1) as sock:
+        sock.sendall(said)
+        scene.settle()
+    assert scene.ticking[1].filenos() == []
+    scene.pass_s(2)
+    with scene.own_end(2) as others:
+        assert others.getsockname() == before
+    scene.arrange()
+    assert scene.goes() == {(HOME, 4711)}
+    assert scene.verdicts() == {None}
+
+
+# --- ending together
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_failure_on_one_node_is_heard_by_all_and_the_first_counts(scene: Scene, rank: int) -> None:
+    scene.arrange()
+    scene.ticking[rank].say_stop("failed", "rank 5 exited with 1")
+    scene.settle()
+    scene.ticking[(rank + 1) % 3].say_stop("failed", "rank 6 exited with 2")
+    scene.settle()
+    assert scene.verdicts() == {Verdict("failed", "rank 5 exited with 1", rank)}
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_stop_is_heard_by_all_before_they_have_begun_too(scene: Scene, rank: int) -> None:
+    scene.ticking[rank].say_stop("stopped", "ann")
+    scene.settle()
+    assert scene.verdicts() == {Verdict("stopped", "ann", rank)}
+    scene.arrange()
+    assert scene.goes() == {None}
+
+
+def test_each_is_there_for_the_others_until_they_have_ended(scene: Scene) -> None:
+    first, one, two = scene.ticking.values()
+    for peer in (first, one):
+        peer.say_ended()
+    scene.settle()
+    assert first.others_go_on
+    assert not one.others_go_on
+    two.say_ended()
+    assert two.others_go_on  # the first agent has not heard it yet
+    scene.settle()
+    assert not first.others_go_on
+    assert not two.others_go_on
+
+
+def test_a_member_that_cannot_say_that_it_has_ended_leaves_in_time(scene: Scene) -> None:
+    scene.fall_silent(0)
+    scene.ticking[1].say_ended()
+    scene.pass_s(9)
+    assert scene.ticking[1].others_go_on
+    scene.pass_s(1)
+    assert not scene.ticking[1].others_go_on
+
+
+def test_last_words_before_a_close_are_heard(scene: Scene) -> None:
+    first = scene.ticking.pop(0)
+    first.say_stop("failed", "rank 0 exited with 1")
+    first.close()
+    scene.settle()
+    assert scene.verdicts() == {Verdict("failed", "rank 0 exited with 1", 0)}
+
+
+def test_last_words_of_a_member_are_heard(scene: Scene) -> None:
+    one = scene.ticking.pop(1)
+    one.say_stop("failed", "rank 1 exited with 1")
+    one.say_ended()
+    one.tick(scene.now_s)
+    one.close()
+    scene.settle()
+    assert scene.verdicts() == {Verdict("failed", "rank 1 exited with 1", 1)}
+    assert scene.ticking[0].others_go_on  # node 2
+    scene.pass_s(LEASE_S + 1)
+    assert scene.verdicts() == {Verdict("failed", "rank 1 exited with 1", 1)}
+
+
+# --- broken connections
+
+
+def test_a_member_that_lost_its_connection_comes_back_and_hears_what_it_missed(scene: Scene) -> None:
+    scene.ticking[0].say_leased()
+    scene.cut(1)
+    scene.settle()
+    assert not scene.ticking[1].has_turn
+    scene.ticking[0].say_stop("stopped", "ann")
+    scene.settle()
+    assert scene.ticking[1].verdict is None
+    scene.pass_s(2)
+    assert scene.verdicts() == {Verdict("stopped", "ann", 0)}
+
+
+def test_what_a_member_said_while_it_was_cut_off_is_heard_once_it_is_back(scene: Scene) -> None:
+    scene.take_gpus()
+    scene.cut(1)
+    scene.settle()
+    scene.say_ready()
+    assert scene.goes() == {None}
+    scene.pass_s(2)
+    assert scene.goes() == {(HOME, 4711)}
+
+
+def test_one_that_was_cut_off_when_the_others_began_still_hears_of_it(scene: Scene) -> None:
+    scene.take_gpus()
+    scene.say_ready(1)
+    scene.cut(1)
+    scene.settle()
+    scene.say_ready(0, 2)
+    assert scene.goes() == {None, (HOME, 4711)}
+    scene.pass_s(2)
+    assert scene.goes() == {(HOME, 4711)}
+    assert scene.verdicts() == {None}
+
+
+def test_while_all_talk_nobody_is_lost(scene: Scene) -> None:
+    scene.arrange()
+    scene.pass_s(2 * LEASE_S)
+    assert scene.verdicts() == {None}
+
+
+def test_a_member_that_is_silent_for_longer_than_the_lease_is_lost(scene: Scene) -> None:
+    scene.arrange()
+    scene.fall_silent(1)
+    scene.pass_s(LEASE_S - 1)
+    assert scene.verdicts() == {None}
+    scene.pass_s(4)
+    (verdict,) = scene.verdicts()
+    assert verdict is not None
+    assert (verdict.kind, verdict.node_rank) == ("lost", 1)
+    assert verdict.detail.startswith("n1 has been silent for 3")
+    scene.ticking[2].say_ended()
+    scene.settle()
+    assert not scene.ticking[0].others_go_on  # nobody waits for the one that is lost
+
+
+def test_one_that_is_back_before_the_lease_ends_is_not_lost(scene: Scene) -> None:
+    scene.arrange()
+    scene.fall_silent(1)
+    scene.pass_s(LEASE_S - 5)
+    scene.ticking[1] = scene.asleep.pop()
+    scene.pass_s(LEASE_S)
+    assert scene.verdicts() == {None}
+
+
+def test_a_first_agent_that_is_silent_for_longer_than_the_lease_is_lost(scene: Scene) -> None:
+    scene.arrange()
+    scene.die(0)
+    scene.pass_s(LEASE_S - 1)
+    assert scene.verdicts() == {None}
+    scene.pass_s(4)
+    for verdict in scene.verdicts():
+        assert verdict is not None
+        assert (verdict.kind, verdict.node_rank) == ("lost", 0)
+
+
+def test_one_that_takes_over_from_the_first_agent_listens_where_that_did(scene: Scene) -> None:
+    port = scene.port
+    scene.die(0)
+    scene.settle()
+    scene.begin(0)
+    assert scene.port == port
+    scene.pass_s(2)
+    scene.arrange()
+    assert scene.goes() == {(HOME, 4711)}
+    assert scene.verdicts() == {None}
+
+
+def test_one_that_takes_over_from_the_first_agent_knows_who_belongs_to_the_attempt(scene: Scene) -> None:
+    scene.arrange()
+    scene.ticking[1].say_ended()
+    scene.settle()
+    scene.die(1)
+    scene.die(0)
+    scene.ticking[0] = scene.make(0)
+    scene.ticking[0].go = (HOME, 4711)  # as its supervisor has it on record
+    scene.pass_s(90)
+    assert scene.verdicts() == {None}  # that one has ended and gone is no reason to stop
+    scene.die(2)
+    scene.pass_s(LEASE_S + 2)
+    verdict = scene.ticking[0].verdict
+    assert verdict is not None and verdict.kind == "lost" and "n2" in verdict.detail
+
+
+def test_one_that_takes_over_from_a_member_is_told_all_again(scene: Scene) -> None:
+    scene.arrange()
+    scene.die(2)
+    scene.ticking[0].say_stop("stopped", "ann")
+    scene.begin(2)
+    assert scene.ticking[2].has_turn
+    assert scene.goes() == {(HOME, 4711)}
+    assert scene.verdicts() == {Verdict("stopped", "ann", 0)}
+
+
+def test_of_several_addresses_the_one_that_answers_is_used(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "xx")
+    scene.addresses = ["255.255.255.255", HOME]
+    scene.begin()
+    scene.pass_s(1)
+    scene.arrange()
+    assert scene.goes() == {(HOME, 4711)}
+
+
+def test_no_child_keeps_a_connection(scene: Scene) -> None:
+    for peer, count in zip(scene.ticking.values(), (3, 1, 1), strict=True):
+        assert len(peer.filenos()) == count
+        assert not any(os.get_inheritable(fileno) for fileno in peer.filenos())
