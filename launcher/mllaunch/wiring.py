@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mllaunch.schedulers.ssh.fleet import Fleet
     from mllaunch.schedulers.ssh.scheduler import SshScheduler
     from mllaunch.usecases.collect import Collector
+    from mllaunch.usecases.doctor import Fault, NodeAnswer
     from mllaunch.usecases.images import MadeImage
     from mllaunch.usecases.outputs import OutputFolder
     from mllaunch_containers.engine import Docker
@@ -244,6 +245,22 @@ class App:
 
         with open(os.path.join(os.path.dirname(mllaunch_agent.__file__), "hook", "preload.c"), "rb") as file:
             return file.read()
+
+    def ask_node(self, name: str) -> NodeAnswer | Fault:
+        """What a node of the configuration answers about itself. NotFound if there is none of that name."""
+        from mllaunch.errors import MllaunchError
+        from mllaunch.usecases.doctor import Fault, NodeAnswer
+
+        fleet = self.fleet(self.config(self.root, {}))
+        address = fleet.address(name)
+        try:
+            calls = fleet.calls(address)
+            sent_s = time.time()
+            at_s = calls.call("hello")["at_s"]
+            offset_s = at_s - (sent_s + time.time()) / 2
+            return NodeAnswer(calls.call("check", lease_dir=None), calls.call("engine"), offset_s)
+        except MllaunchError as error:
+            return Fault("; ".join((error.message, *error.evidence)), error.hint)
 
     def made_images(self) -> list[MadeImage]:
         """The images in this machine's engine that mllaunch has made. MllaunchError if there is no engine."""

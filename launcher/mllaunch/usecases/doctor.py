@@ -9,6 +9,7 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 _GIT_OLDEST = (2, 31)  # GIT_CONFIG_COUNT, by which a repository's own programs are switched off
 _LITTLE_BYTES = 1 << 30
 _TOO_LITTLE_BYTES = 64 << 20
+_CLOCK_S = 1.0
 _CHECKOUTS = {
     "overlay": "a run's checkout is an overlay mount: it costs next to nothing",
     "reflink": "a run's checkout is made file by file, which takes time, but shares its bytes on the disk; "
@@ -80,6 +81,17 @@ class Facts(NamedTuple):
     leftovers: tuple[str, ...] = ()
 
 
+class NodeAnswer(NamedTuple):
+    """What a machine reached by SSH answered. agent: as in Facts. engine: {"version"} or {"problem"}.
+
+    clock_offset_s: how far its clock is ahead of ours.
+    """
+
+    agent: dict[str, Any]
+    engine: dict[str, Any]
+    clock_offset_s: float
+
+
 def evaluate(facts: Facts) -> list[Finding]:
     """Every finding, in the order in which a person would go about it."""
     return [
@@ -96,6 +108,33 @@ def evaluate(facts: Facts) -> list[Finding]:
         _engine(facts.engine, facts.agent),
         *_stale(facts),
     ]
+
+
+def evaluate_node(name: str, answer: NodeAnswer | Fault) -> list[Finding]:
+    """Every finding about a machine that is reached by SSH."""
+    if isinstance(answer, Fault):
+        return [Finding("reach", PROBLEM, answer.message, answer.hint)]
+    return [
+        Finding("reach", OK, f"{name} lets us in, and its Python is good enough"),
+        _clock(answer.clock_offset_s),
+        *_agent(answer.agent),
+        _node_engine(answer.engine),
+    ]
+
+
+def _clock(offset_s: float) -> Finding:
+    if abs(offset_s) < _CLOCK_S:
+        return Finding("clock", OK, "it goes as ours does")
+    where = "ahead of" if offset_s > 0 else "behind"
+    says = f"it is {abs(offset_s):.1f} s {where} ours: times in records differ so much"
+    return Finding("clock", WARNING, says, "sudo timedatectl set-ntp true")
+
+
+def _node_engine(engine: dict[str, Any]) -> Finding:
+    if engine.get("version"):
+        return Finding("containers", OK, f"a container engine answers: {engine['version']}")
+    fix = "sudo usermod -aG docker $USER   on that machine" if "may not" in engine["problem"] else None
+    return Finding("containers", WARNING if fix else OK, f"no container engine: {engine['problem']}", fix)
 
 
 def _engine(engine: Engine, agent: dict[str, Any] | Fault) -> Finding:

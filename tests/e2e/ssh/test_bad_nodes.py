@@ -85,3 +85,16 @@ def test_a_silent_node_that_is_needed_is_named(nodes: Nodes, mllaunch: Mllaunch)
     )
     assert "node2 cannot be reached" in done.stderr
     assert mllaunch("run", "--nodes", "2", "train.py").rc == 0  # the others serve
+
+
+def test_doctor_tells_what_a_node_has_and_what_it_lacks(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    good = mllaunch("doctor", "--node", "node1", check=True).stdout
+    assert "reach: node1 lets us in" in good and "clock: it goes as ours does" in good
+    assert "GPUs: 4" in good or "4 GPUs" in good
+    nodes[2].crash()
+    bad = mllaunch("doctor", "--node", "node2")
+    assert bad.rc == 1
+    assert (
+        "reach: node2 cannot be reached" in bad.stdout and "fix: does this work? ssh node2 true" in bad.stdout
+    )
+    assert mllaunch("doctor", "--node", "gpu99").rc == 3

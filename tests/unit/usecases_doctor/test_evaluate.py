@@ -4,7 +4,19 @@ from typing import Any
 
 import pytest
 
-from mllaunch.usecases.doctor import Engine, Facts, Fault, Finding, Home, evaluate
+from mllaunch.usecases.doctor import (
+    OK,
+    PROBLEM,
+    WARNING,
+    Engine,
+    Facts,
+    Fault,
+    Finding,
+    Home,
+    NodeAnswer,
+    evaluate,
+    evaluate_node,
+)
 
 AGENT: dict[str, Any] = {
     "protocol": 1,
@@ -129,3 +141,30 @@ def test_each_way_of_making_a_checkout_says_what_it_costs(method: str) -> None:
     assert worst(facts) == []
     (finding,) = [f for f in evaluate(facts) if f.check == "checkouts"]
     assert "checkout" in finding.says
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "status", "words"),
+    [
+        (0.2, OK, "as ours does"),
+        (61.0, WARNING, "61.0 s ahead of ours"),
+        (-2.0, WARNING, "2.0 s behind ours"),
+    ],
+)
+def test_a_node_s_clock_is_compared_with_ours(offset_s: float, status: str, words: str) -> None:
+    answer = NodeAnswer(AGENT, {"version": "28.2"}, offset_s)
+    [found] = [finding for finding in evaluate_node("gpu01", answer) if finding.check == "clock"]
+    assert found.status == status and words in found.says
+
+
+def test_a_node_that_cannot_be_reached_has_one_finding() -> None:
+    found = evaluate_node("gpu01", Fault("gpu01 cannot be reached", "ssh gpu01 true"))
+    assert [(finding.check, finding.status, finding.fix) for finding in found] == [
+        ("reach", PROBLEM, "ssh gpu01 true")
+    ]
+
+
+def test_a_node_s_engine_that_is_closed_to_the_user_is_a_warning() -> None:
+    answer = NodeAnswer(AGENT, {"problem": "you may not use it (/var/run/docker.sock)"}, 0.0)
+    found = evaluate_node("gpu01", answer)[-1]
+    assert (found.check, found.status) == ("containers", WARNING) and "usermod" in (found.fix or "")

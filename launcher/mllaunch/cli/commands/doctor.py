@@ -16,17 +16,16 @@ _ASCII = {"ok": "ok", "warning": "warning", "problem": "problem"}
 
 
 @click.command()
+@click.option("--node", metavar="NAME", help="Check a machine of the ssh backend instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(as_json: bool) -> int:
+def command(node: str | None, as_json: bool) -> int:
     """Check what runs need on this machine and in this folder, and say how to mend what is missing.
 
     Exits with 1 if there is a problem. Warnings do not keep runs from working.
     """
-    from mllaunch.cli.checkup import facts
-    from mllaunch.usecases.doctor import PROBLEM, evaluate
-    from mllaunch.wiring import App
+    from mllaunch.usecases.doctor import PROBLEM
 
-    findings = evaluate(facts(App(os.environ, os.getcwd())))
+    findings = _of_node(node) if node is not None else _of_this_machine()
     problems = sum(finding.status == PROBLEM for finding in findings)
     if as_json:
         import json
@@ -39,6 +38,21 @@ def command(as_json: bool) -> int:
         if problems:
             sys.stderr.write(f"{problems} problem{'s' if problems > 1 else ''}\n")
     return 1 if problems else 0
+
+
+def _of_this_machine() -> list[Finding]:
+    from mllaunch.cli.checkup import facts
+    from mllaunch.usecases.doctor import evaluate
+    from mllaunch.wiring import App
+
+    return evaluate(facts(App(os.environ, os.getcwd())))
+
+
+def _of_node(name: str) -> list[Finding]:
+    from mllaunch.usecases.doctor import evaluate_node
+    from mllaunch.wiring import App
+
+    return evaluate_node(name, App(os.environ, os.getcwd()).ask_node(name))
 
 
 def _show(finding: Finding) -> None:
