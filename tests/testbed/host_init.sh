@@ -1,9 +1,9 @@
 #!/bin/bash
 # What a test host begins with: the first process of its own mount, host name, IPC and process namespaces.
-# usage: host_init.sh NAME FOLDER. FOLDER has sshd_config, and begin, which is run at last.
+# usage: host_init.sh NAME FOLDER SHARED. FOLDER has sshd_config, and begin, which is run at last; SHARED appears as /shared.
 # Its files are those of this machine, with what it writes in memory; what it has beneath FOLDER/disk is kept.
 set -eu
-name=$1 folder=$2
+name=$1 folder=$2 shared=$3
 hostname "$name"
 mount -t tmpfs -o mode=755 tmpfs "$folder/memory"
 mkdir -p "$folder"/memory/{upper,work} "$folder/root"
@@ -15,8 +15,11 @@ mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/dev/shm"
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-mkdir -p "$root/run/sshd" "$root/host" "$root/old"
+mkdir -p "$root/run/sshd" "$root/host" "$root/shared" "$root/old"
 mount --bind "$folder" "$root/host"
+echo "$name" >"$root/etc/hostname"
+cp "$folder/etc_hosts" "$root/etc/hosts"
+mount --bind "$shared" "$root/shared"
 mkdir -p "$folder/disk" "$root/root/.local"
 mount --bind "$folder/disk" "$root/root/.local"
 cd "$root"

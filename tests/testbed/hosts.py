@@ -1,8 +1,9 @@
 """Machines reached by SSH: each with its own address, host name, processes, /tmp and sshd, on this one machine.
 
 They are namespaces that share this machine's files, with what they write in memory; only ~/.local (where mllaunch keeps
-what it has) is on a disk and outlives a crash. The switch between them lives in a network namespace of its own, so the
-machine's packet filter has no say. A link can be cut and healed, a host crash, lose power, and boot again.
+what it has) is on a disk and outlives a crash. What the testbed keeps is /shared. The switch between them lives in a
+network namespace of its own, so the machine's packet filter has no say. A link can be cut and healed, a host crash,
+lose power, and boot again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.testbed import leftovers
+from tests.testbed.engine import CACHE
 
 _PREFIX = "mllaunch-hosts-"
 _INIT = Path(__file__).with_name("host_init.sh")
@@ -80,6 +82,7 @@ class Host:
         shutil.copy(hosts.folder / "key.pub", self.folder / "authorized_keys")
         (self.folder / "sshd_config").write_text(_SSHD.format(folder="/host", gpus=gpus))
         (self.folder / "begin").write_text(_BEGIN)
+        (self.folder / "etc_hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
 
     @property
     def key(self) -> str:
@@ -141,6 +144,7 @@ class Host:
                     str(_INIT),
                     self.name,
                     str(self.folder),
+                    CACHE,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -207,6 +211,7 @@ class Hosts:
         self._lock = (new / "lock").open("wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.folder = new.rename(parent / new.name.replace("mllaunch-new-", _PREFIX))
+        CACHE.mkdir(exist_ok=True)
         self.network = _free_network()
         self.tag = f"ml{self.network}"  # names of network devices have 15 letters at most
         self.switch = f"{self.tag}sw"

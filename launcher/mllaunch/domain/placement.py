@@ -44,7 +44,7 @@ def choose(wanted: Resources, offers: Sequence[Offer], *, named: bool) -> list[s
         if silent and len(able) + len(silent) >= count:
             raise Unreachable(
                 "unreachable",
-                f"{what}: {have}, and {len(silent)} cannot be reached",
+                f"{what}: {have}, and {len(silent)} cannot be asked",
                 evidence=evidence,
                 hint="mllaunch nodes",
             )

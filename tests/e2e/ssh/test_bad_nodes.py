@@ -80,9 +80,7 @@ def test_a_silent_node_that_is_needed_is_named(nodes: Nodes, mllaunch: Mllaunch)
     nodes[2].crash()
     done = mllaunch("submit", "--nodes", "3", "train.py")
     assert done.rc == 1
-    assert (
-        "error[unreachable]: 3 nodes with anything: 2 of 3 can serve, and 1 cannot be reached" in done.stderr
-    )
+    assert "error[unreachable]: 3 nodes with anything: 2 of 3 can serve, and 1 cannot be asked" in done.stderr
     assert "node2 cannot be reached" in done.stderr
     assert mllaunch("run", "--nodes", "2", "train.py").rc == 0  # the others serve
 

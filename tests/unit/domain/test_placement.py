@@ -86,7 +86,7 @@ def test_where_a_node_that_cannot_be_asked_would_be_needed_it_is_named(
 ) -> None:
     error = refusal(wanted, *offers, named=named)
     assert isinstance(error, Unreachable)
-    assert error.message.endswith("and 1 cannot be reached")
+    assert error.message.endswith("and 1 cannot be asked")
     assert "silent: silent cannot be reached: it does not answer" in error.evidence
 
 
