@@ -186,7 +186,8 @@ class First(Peers):
     ) -> None:
         super().__init__(spec, meeting, code, queue)
         self._free_port = free_port
-        self._listener = _listen(spec["folder"])
+        self._listener: Optional[socket.socket] = None
+        self._listened_s = -_AGAIN_S
         self._new: List[Tuple[Wire, str]] = []  # with the nonce that it was asked to prove itself with
         self._wires: Dict[int, Wire] = {}
         self._known: Dict[int, _Known] = {}
@@ -198,6 +199,7 @@ class First(Peers):
         self._folder = spec["folder"]
         self._recall()
         self._began_s = system.boot_s()
+        self._listen(self._began_s)
         self._needs_turns = spec["gpus"] > 0
 
     def _recall(self) -> None:
@@ -237,7 +239,19 @@ class First(Peers):
         if self.go is None and self.verdict is None:
             self._arrange(now_s)
 
+    def _listen(self, now_s: float) -> None:
+        """Of one that takes over somebody may have the port: then again later, for the tasks go on meanwhile."""
+        if self._listener is None and now_s - self._listened_s >= _AGAIN_S:
+            self._listened_s = now_s
+            try:
+                self._listener = _listen(self._folder)
+            except OSError:
+                pass
+
     def _accept(self, now_s: float) -> None:
+        self._listen(now_s)
+        if self._listener is None:
+            return
         while select.select([self._listener], [], [], 0)[0]:
             try:
                 sock, _ = self._listener.accept()
@@ -390,11 +404,13 @@ class First(Peers):
 
     def filenos(self) -> List[int]:
         wires = [*self._wires.values(), *(wire for wire, _ in self._new)]
-        return [self._listener.fileno(), *(wire.sock.fileno() for wire in wires)]
+        own = [] if self._listener is None else [self._listener.fileno()]
+        return [*own, *(wire.sock.fileno() for wire in wires)]
 
     def close(self) -> None:
         self.tick(system.boot_s())  # what was said last goes out
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         for wire in [*self._wires.values(), *(wire for wire, _ in self._new)]:
             wire.close()
 
@@ -523,7 +539,7 @@ class Member(Peers):
 
 
 def make(spec: protocol.TaskSpec, code: str, queue: str, free_port: Callable[[], int]) -> Optional[Peers]:
-    """None for an attempt on one node. OSError if the first node cannot listen."""
+    """None for an attempt on one node."""
     meeting = spec["meeting"]
     if meeting is None:
         return None

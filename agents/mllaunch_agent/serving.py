@@ -206,13 +206,16 @@ class Calls:
             self._supervise({**spec, "meeting": meeting}, run_id, number + 1)
 
     def do_meeting(self, run_id: str, number: int) -> Dict[str, Any]:
-        """Where the agent of an attempt's first node can be reached: {"port", "addresses"}."""
-        path = os.path.join(self._attempts.folder(run_id, number), "meeting.json")
+        """Where the agent of an attempt's first node can be reached, and by what it knows the others:
+        {"port", "addresses", "token"}."""
+        folder = node.AttemptFolder(self._attempts.folder(run_id, number))
+        path = folder.path("meeting.json")
         patience_s = time.monotonic() + _MEETING_S
         while True:
             found: Optional[Dict[str, Any]] = node.read_json(path)
-            if found is not None and found["addresses"]:
-                return found
+            spec = folder.spec()
+            if found is not None and found["addresses"] and spec is not None and spec["meeting"] is not None:
+                return {**found, "token": spec["meeting"]["token"]}
             if found is not None:
                 raise OSError("no address is known under which other nodes could reach this one")
             if time.monotonic() > patience_s:

@@ -141,9 +141,9 @@ class App:
 
         return SshScheduler(self.home, Fleet(()))
 
-    def choose(self, config: Config, named: Sequence[str]) -> Scheduler:
+    def choose(self, backend: str, config: Config, named: Sequence[str]) -> Scheduler:
         """What is to start a run. named: the nodes that the user wants."""
-        if config.backend != "ssh":
+        if backend != "ssh":
             return self.scheduler
         from mllaunch.schedulers.ssh.scheduler import SshScheduler
 

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.cli.submission import Launchable, Submitted, launch, make_run
-from mllaunch.errors import MllaunchError, NotFound
+from mllaunch.domain.job import LOCAL
+from mllaunch.errors import MllaunchError, NotFound, UsageError
 from mllaunch.usecases import resume as rules
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     parent, status = settled(app, reference)
     kind = rules.kind_of(asked["from_weights"])
     rules.check_may_resume(parent, status, kind)
+    if parent.spec.backend != LOCAL:
+        raise UsageError(
+            "resume",
+            f"{parent.name} ran on a node, where its checkpoints lie: that cannot be resumed in this version",
+            hint=f"mllaunch pull {parent.name} DEST   and give the checkpoint to a new run",
+        )
     _check_data(parent)
     document = _document(app, parent, status)
     found, passed = rules.choose(
@@ -210,7 +217,6 @@ def _wishes(parent: Run, asked: dict[str, Any]) -> dict[str, Any]:
     """What of the job is to be other than the parent's."""
     from mllaunch.config.units import parse_duration
     from mllaunch.domain.annotations import check_note, check_tags
-    from mllaunch.errors import UsageError
 
     check_tags(asked["tags"])
     check_note(asked["note"] or "")

@@ -144,7 +144,7 @@ def make_run(app: App, what: Launchable, name: str | None) -> Run:
     """The run as it will be recorded. UsageError if the machine can never give what it asks for."""
     from mllaunch.usecases import submit as usecase
 
-    app.choose(what.config, what.named).check(what.job.resources)
+    app.choose(what.job.backend, what.config, what.named).check(what.job.resources)
     run = usecase.make_run(what.job, what.snapshot, _submitter(app), app.environ, app.ids, app.clock)
     return run._replace(name=_valid_name(name) if name else run.name, parent=what.parent)
 

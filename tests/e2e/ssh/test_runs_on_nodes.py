@@ -122,3 +122,17 @@ def test_nodes_shows_what_each_has_and_what_is_wrong_with_it(
     assert (up["state"], also["state"], lost["state"]) == ("up", "up", "unreachable")
     assert abs(up["clock_offset_s"]) < 1
     assert lost["last_seen"] is None and up["last_seen"] is not None
+
+
+def test_a_run_on_a_node_is_not_resumed_yet_and_says_so(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    run = mllaunch("run", repo.script(WRITING)).run_name
+    done = mllaunch("resume", run)
+    assert done.rc == 2
+    assert f"error[resume]: {run} ran on a node" in done.stderr and f"mllaunch pull {run}" in done.stderr
+
+
+def test_a_local_run_may_be_asked_for_where_nodes_are_the_default(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    done = mllaunch("run", "--backend", "local", repo.script("print('here')"))
+    assert (done.rc, done.stdout) == (0, "here\n")

@@ -215,9 +215,11 @@ def test_one_that_has_begun_cannot_be_abandoned(node: Node) -> None:
 
 
 def test_where_an_attempt_listens_is_told(node: Node) -> None:
-    meeting = {"port": 4711, "addresses": ["10.0.0.1"]}
-    (node.attempt() / "meeting.json").write_text(json.dumps(meeting))
-    assert node.ask("meeting", run_id=RUN, number=1) == {"value": meeting}
+    there = {"port": 4711, "addresses": ["10.0.0.1"]}
+    folder = node.attempt()
+    (folder / "meeting.json").write_text(json.dumps(there))
+    (folder / "spec.json").write_text(json.dumps({"meeting": {"token": "5e"}}))
+    assert node.ask("meeting", run_id=RUN, number=1) == {"value": {**there, "token": "5e"}}
 
 
 def test_a_first_agent_that_does_not_listen_in_time_is_missed(

@@ -132,7 +132,8 @@ class Scene:
 def close(peer: Peers) -> None:
     """As the kernel does when its process is gone: without a word."""
     if isinstance(peer, First):
-        peer._listener.close()
+        if peer._listener is not None:
+            peer._listener.close()
         for wire in (*peer._wires.values(), *(wire for wire, _ in peer._new)):
             wire.close()
     elif isinstance(peer, Member):
@@ -507,6 +508,19 @@ def test_one_that_takes_over_from_the_first_agent_listens_where_that_did(scene: 
     scene.arrange()
     assert scene.goes() == {(HOME, 4711)}
     assert scene.verdicts() == {None}
+
+
+def test_one_that_takes_over_waits_for_a_port_that_somebody_has_taken(scene: Scene) -> None:
+    port = scene.port
+    scene.die(0)
+    scene.settle()
+    taken = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    scene.ticking[0] = scene.make(0)
+    scene.pass_s(3)
+    taken.close()
+    scene.pass_s(15)
+    scene.arrange()
+    assert scene.goes() == {(HOME, 4711)}
 
 
 def test_one_that_takes_over_from_the_first_agent_knows_who_belongs_to_the_attempt(scene: Scene) -> None:

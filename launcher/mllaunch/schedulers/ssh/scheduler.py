@@ -132,7 +132,8 @@ class SshScheduler:
         }
         begin(calls, meeting)
         there = calls.call("meeting", **_of(attempt))
-        known: Meeting = {**meeting, "addresses": there["addresses"], "port": there["port"]}
+        # With the token of the agent that is there: it may have been started by an earlier try.
+        known = cast("Meeting", {**meeting, **there})
         _raise_first(self._fleet.each(others, lambda calls: begin(calls, known)))
 
     def retry(self, failed: AttemptRef) -> None:
