@@ -125,6 +125,9 @@ class AttemptFolder:
 
     def request_stop(self, request: protocol.StopRequest) -> None:
         """Leave a stop request; the supervisor sees it within a tenth of a second. A later one replaces it."""
+        before = read_json(self.path("stop.json"))
+        if before and before["now"]:
+            request = {**request, "now": True}  # who asked for it at once is not to wait for who did not
         system.write_atomic(self.path("stop.json"), json.dumps(request).encode())
 
     def output_now(self) -> List[Dict[str, Any]]:

@@ -24,6 +24,8 @@ Message = Dict[str, Any]
 
 _LINE_BYTES = 1 << 16  # more than any message; what sends more is none of ours
 _AT_ONCE_BYTES = 4 * _LINE_BYTES
+_STRANGER_BYTES = 4096
+_DETAIL = 1000  # characters
 _STRANGERS = 64  # connections that have not shown yet who they are
 _FAULTS = (OSError, ValueError, KeyError, TypeError, ArithmeticError)
 _AGAIN_S = 1.0
@@ -48,6 +50,8 @@ class Wire:
         self.sock = sock
         self.heard_s = now_s
         self.patience_s = _ANSWER_S
+        self.at_once_bytes = _STRANGER_BYTES
+        self.came_s = now_s
         self._said_s = now_s
         self._in = b""
         self._out = b""
@@ -75,7 +79,7 @@ class Wire:
         *lines, self._in = self._in.split(b"\n")
         if self._fault is not None and not lines:
             raise self._fault
-        if max(map(len, [*lines, self._in])) > _LINE_BYTES:
+        if max(map(len, [*lines, self._in])) > _LINE_BYTES or len(self._in) >= self.at_once_bytes:
             raise ValueError("no line")
         if now_s - self.heard_s > self.patience_s:
             raise ConnectionError("silent")
@@ -89,8 +93,8 @@ class Wire:
             pass
 
     def _receive(self, now_s: float) -> None:
-        while len(self._in) <= _AT_ONCE_BYTES:
-            data = self.sock.recv(_LINE_BYTES)
+        while len(self._in) < self.at_once_bytes:
+            data = self.sock.recv(self.at_once_bytes)
             if not data:
                 raise ConnectionError("closed")
             self._in += data
@@ -198,8 +202,8 @@ class First(Peers):
         self._ended: List[int] = []
         self._folder = spec["folder"]
         self._recall()
-        self._began_s = system.boot_s()
-        self._listen(self._began_s)
+        self._waits_since_s: Optional[float] = None
+        self._listen(system.boot_s())
         self._needs_turns = spec["gpus"] > 0
 
     def _recall(self) -> None:
@@ -228,13 +232,13 @@ class First(Peers):
             self._greet(wire, nonce, now_s)
         for rank, wire in list(self._wires.items()):
             try:
-                for message in wire.tick(now_s):
-                    self._heed(rank, message)
+                messages = wire.tick(now_s)
             except _FAULTS:
                 wire.close()
                 del self._wires[rank]
             else:
                 self._heard_s[rank] = wire.heard_s
+                self._heed_all(rank, messages)
         self._look_for_lost(now_s)
         if self.go is None and self.verdict is None:
             self._arrange(now_s)
@@ -252,14 +256,15 @@ class First(Peers):
         self._listen(now_s)
         if self._listener is None:
             return
-        while select.select([self._listener], [], [], 0)[0]:
+        for _ in range(_STRANGERS):
+            if not select.select([self._listener], [], [], 0)[0]:
+                return
             try:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
             if len(self._new) >= _STRANGERS:
-                sock.close()  # who belongs to us comes again
-                continue
+                self._new.pop(0)[0].close()  # who belongs to us comes again
             wire, nonce = Wire(sock, now_s), os.urandom(16).hex()
             wire.say({"nonce": nonce})
             self._new.append((wire, nonce))
@@ -268,6 +273,8 @@ class First(Peers):
         try:
             messages = wire.tick(now_s)
             if not messages:
+                if now_s - wire.came_s > _ANSWER_S:
+                    raise ValueError("it does not say who it is")
                 return
             hello = messages[0]
             rank = hello["rank"]
@@ -286,13 +293,12 @@ class First(Peers):
         else:
             if rank in self._wires:
                 self._wires[rank].close()
-            wire.patience_s = _DEAF_S
+            wire.patience_s, wire.at_once_bytes = _DEAF_S, _AT_ONCE_BYTES
             self._wires[rank] = wire
             self._heard_s[rank] = now_s
             for message in self._news(rank):
                 wire.say(message)
-            for message in messages[1:]:
-                self._heed(rank, message)
+            self._heed_all(rank, messages[1:])
         self._new.remove((wire, nonce))
 
     def _news(self, rank: int) -> List[Message]:
@@ -306,6 +312,15 @@ class First(Peers):
             news.append({"verdict": list(self.verdict)})
         return news
 
+    def _heed_all(self, rank: int, messages: List[Message]) -> None:
+        for message in messages:
+            try:
+                self._heed(rank, message)
+            except _FAULTS:
+                if rank in self._wires:
+                    self._wires.pop(rank).close()
+                return
+
     def _heed(self, rank: int, message: Message) -> None:
         if message.get("leased") and rank not in self._leased:
             self._leased.append(rank)
@@ -313,7 +328,7 @@ class First(Peers):
             self._ready.append(rank)
         if "stop" in message:
             kind, detail = message["stop"]
-            self._decide(Verdict(str(kind), str(detail), rank))
+            self._decide(Verdict(str(kind), str(detail)[:_DETAIL], rank))
         if message.get("ended"):
             if rank not in self._ended:
                 self._ended.append(rank)
@@ -326,8 +341,10 @@ class First(Peers):
     def _arrange(self, now_s: float) -> None:
         missing = [rank for rank in range(1, self._count) if rank not in self._known]
         self.waiting_for = ["node %d" % rank for rank in missing]
+        if self._waits_since_s is None:
+            self._waits_since_s = now_s
         if missing:
-            if now_s - self._began_s > _ARRIVAL_S:
+            if now_s - self._waits_since_s > _ARRIVAL_S:
                 words = ", ".join(self.waiting_for)
                 self._decide(Verdict("incomplete", "%s of %d did not come" % (words, self._count), 0))
             return
@@ -429,6 +446,7 @@ class Member(Peers):
         self._heard_s = system.boot_s()
         self._ended_s: Optional[float] = None
         self._may_leave = False
+        self._was_known = False
         self._lasting: List[Message] = []  # said again over each new connection
 
     def tick(self, now_s: float) -> None:
@@ -481,7 +499,8 @@ class Member(Peers):
             if not hmac.compare_digest(str(message["proof"]), self._proof(self._nonce, 0)):
                 raise ValueError("not the first node")
             self._is_known = True
-            self._wire.patience_s = _DEAF_S
+            self._wire.patience_s, self._wire.at_once_bytes = _DEAF_S, _AT_ONCE_BYTES
+            self._was_known = True
             for lasting in self._lasting:
                 self._wire.say(lasting)
         elif self._is_known:
@@ -500,7 +519,9 @@ class Member(Peers):
             self.verdict = Verdict(str(kind), str(detail), int(rank))
 
     def _look_for_lost(self, now_s: float) -> None:
-        if self.verdict is None and now_s - self._heard_s > self._lease_s:
+        # A first agent that never answered has ended before this one came: nobody else waits so long for it.
+        patience_s = self._lease_s if self._was_known else min(2 * _ARRIVAL_S, self._lease_s)
+        if self.verdict is None and now_s - self._heard_s > patience_s:
             detail = "the first node has been silent for %d s" % (now_s - self._heard_s)
             self.verdict = Verdict("lost", detail, 0)
 

@@ -259,10 +259,12 @@ class Calls:
         found = self._attempts.find(run_id, number)
         return Data(found.read(stream, offset, limit) if found else b"")
 
-    def do_stop(self, run_id: str, number: int, request: protocol.StopRequest) -> None:
+    def do_stop(self, run_id: str, number: int, request: protocol.StopRequest) -> bool:
+        """Whether there was anything to leave the request with."""
         found = self._attempts.find(run_id, number)
         if found is not None:
             found.request_stop(request)
+        return found is not None
 
     def do_revive(self, run_id: str, number: int) -> None:
         self._attempts.revive(run_id, number)

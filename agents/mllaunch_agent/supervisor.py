@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import traceback
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from mllaunch_agent import (
@@ -63,7 +64,7 @@ class Supervisor:
         self.ooms = OomCounter()
         self.port = 0
         self._master_addr = spec["master_addr"]
-        self.peers = self._meet_peers()
+        self.peers: Optional[peers.Peers] = None
         self._gpus: List[str] = []  # of the supervisor before this one
         self.tasks: Dict[int, protocol.TaskRecord] = {}  # by rank, as far as they have begun
         self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
@@ -101,12 +102,18 @@ class Supervisor:
             last_seen_boot_s=past[-1]["boot_s"] if past else None,
             same_boot=bool(past) and past[0].get("boot_id") == system.boot_id(),
         )
+        has_begun = self.events.has(protocol.PEERS_READY)
+        if has_begun:
+            try:
+                self.peers = self._meet_peers()
+            except OSError:
+                traceback.print_exc()  # the tasks here go on, and are looked after, all the same
         self._recall()
         self.runtime.take_over()
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
             finishing.finish(self, [e for e in past if e["kind"] == protocol.ATTEMPT_ENDED][-1])
-        elif self.events.has(protocol.WORKDIR_READY if self.peers is None else protocol.PEERS_READY):
+        elif has_begun or (self.events.has(protocol.WORKDIR_READY) and self.spec.get("meeting") is None):
             self._watch()
         else:
             self._begin()
@@ -133,6 +140,8 @@ class Supervisor:
         spec = self.spec
         if spec.get("meeting") is None:
             return None
+        if self.events.has(protocol.PEERS_READY):
+            return peers.make(spec, "", "", free_port)  # neither is of interest any more
         queue = leases.queue_name(spec["lease_dir"]) if spec["gpus"] else ""
         return peers.make(spec, _code_of(spec), queue, free_port)
 
@@ -150,6 +159,7 @@ class Supervisor:
 
     def _begin(self) -> None:
         try:
+            self.peers = self.peers or self._meet_peers()
             if not queueing.await_turn(self):
                 self._end()
                 return
@@ -351,6 +361,7 @@ class Supervisor:
     def _tell_peers(self, kind: str, detail: str) -> None:
         if self.peers is not None:
             self.peers.say_stop(kind, detail)
+            self.peers.tick(system.boot_s())  # at once: it may take a while to clear up here
 
     def stop(self, cause: Cause, now_s: float) -> None:
         self.stopping = Stopping(cause, self.spec["grace_s"], now_s)
@@ -423,6 +434,7 @@ class Supervisor:
         while self.runtime.living():
             now_s = system.boot_s()
             self._heed_requests(now_s)
+            self._heed_peers(now_s)
             if self.stopping:
                 ending = self.stopping
             elif ending is None and now_s >= patience_s:
@@ -557,8 +569,6 @@ def _live(life: Any) -> NoReturn:
     try:
         life()
     except BaseException:  # noqa: BLE001  this life ends; a shim brings the next
-        import traceback
-
         status = 1
         try:
             traceback.print_exc()

@@ -125,6 +125,9 @@ class RunLog(Protocol):
     def set_status(self, run_id: str, status: RunStatus) -> None:
         """Replace the run's status, durably."""
 
+    def set_unreachable(self, run_id: str, nodes: tuple[tuple[str, str], ...]) -> None:
+        """Replace RunStatus.unreachable, and nothing else of the status: nothing but this changes it."""
+
     def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:
         """Replace the note ("" removes it), add tags."""
 

@@ -535,7 +535,10 @@ def test_which_nodes_do_not_answer_is_kept_and_listed(log: ClosableRunLog) -> No
     silent = SUCCEEDED._replace(
         unreachable=(("gpu01", "2026-11-28T09:00:00.000Z"), ("gpu\udcff", "2026-11-28T09:01:00.000Z"))
     )
-    log.set_status(one, silent)
+    log.set_status(one, SUCCEEDED)
+    log.set_unreachable(one, silent.unreachable)
+    assert log.get(one)[1] == silent
+    log.set_status(one, SUCCEEDED)  # another collector's, who has not seen it
     assert log.get(one)[1] == silent
     assert log.rows(RunQuery())[0].status == silent
 

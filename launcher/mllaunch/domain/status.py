@@ -9,8 +9,9 @@ from mllaunch.domain.state import Reason, State
 from mllaunch_agent.protocol import PEER_FAILED
 
 
-def run_status(max_retries: int, views: dict[tuple[int, str], dict[str, Any]]) -> RunStatus:
-    """The run's status after the newest attempt. views: by (attempt, node), at least one.
+def run_status(max_retries: int, views: dict[tuple[int, str], dict[str, Any]], count: int = 1) -> RunStatus:
+    """The run's status after the newest attempt. views: by (attempt, node), at least one. count: how many nodes
+    each attempt is on; while some were never heard of, nothing is final.
 
     While retries are left, an attempt that failed and may go otherwise leaves the run queued for the next.
     """
@@ -18,6 +19,8 @@ def run_status(max_retries: int, views: dict[tuple[int, str], dict[str, Any]]) -
     nodes = [view for (attempt, _), view in sorted(views.items()) if attempt == number]
     first = min((view["started_at"] for view in views.values() if view["started_at"]), default=None)
     view = _representative(nodes)
+    if len(nodes) < count and State(view["state"]).is_final:
+        view = {**view, "state": State.RUNNING.value, "reason": None, "exit_code": None}
     state = State(view["state"])
     reason = Reason(**view["reason"]) if view["reason"] else None
     if wants_retry(max_retries, number, state, reason):
@@ -27,6 +30,8 @@ def run_status(max_retries: int, views: dict[tuple[int, str], dict[str, Any]]) -
     ended = max((v["ended_at"] for v in nodes if v["ended_at"]), default=None) if state.is_final else None
     # Of earlier attempts, too: more may come of those that a retry has overtaken.
     seal = _seal([v["seal"]["status"] if v["seal"] else None for v in views.values()])
+    if len(nodes) < count:
+        seal = None
     waiting = waiting_words(view["waiting"])
     mixed = any(view.get("code_mixed") for view in views.values())
     return RunStatus(state, reason, view["exit_code"], number, first, ended, waiting, seal, mixed)

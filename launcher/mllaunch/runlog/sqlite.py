@@ -113,6 +113,12 @@ class SqliteRunLog:
         with self._database.transaction() as writer:
             _set_status(writer, run_id, status)
 
+    def set_unreachable(self, run_id: str, nodes: tuple[tuple[str, str], ...]) -> None:
+        with self._database.transaction() as writer:
+            values = (codec.encode_unreachable(nodes), _text(run_id))
+            if not writer.execute("UPDATE run SET unreachable = ? WHERE id = ?", values).rowcount:
+                raise no_such_run(run_id)
+
     def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:
         with self._database.transaction() as writer:
             found = writer.execute(
@@ -240,8 +246,7 @@ VALUES ({", ".join("?" * 18)})
 
 _UPDATE_STATUS = """
 UPDATE run
-SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, seal = ?, mixed = ?,
-    unreachable = ?
+SET state = ?, reason = ?, exit_code = ?, attempt = ?, started_at = ?, ended_at = ?, waiting = ?, seal = ?, mixed = ?
 WHERE id = ?
 """
 
@@ -362,7 +367,8 @@ def _status_values(status: RunStatus) -> tuple[object, ...]:
 
 
 def _set_status(writer: sqlite3.Connection, run_id: str, status: RunStatus) -> None:
-    if not writer.execute(_UPDATE_STATUS, (*_status_values(status), _text(run_id))).rowcount:
+    values = _status_values(status)[:-1]  # who does not answer is set by itself
+    if not writer.execute(_UPDATE_STATUS, (*values, _text(run_id))).rowcount:
         raise no_such_run(run_id)
 
 

@@ -55,11 +55,22 @@ class Collector(NamedTuple):
             newest = AttemptRef(run.id, status.attempt)
             if not self._collect_attempts(run, newest, events_only) and status.state is not State.PACKAGING:
                 return self._give_up(run, status, "folder_lost", "what the node kept of this run is gone")
-            _, status = self.log.get(run.id)
+            status = self._whole_status(run)
             if not self._retry_is_due(run, status, newest):
                 return status
             self.scheduler(run).retry(newest)
             status = status._replace(attempt=newest.number + 1)
+
+    def _whole_status(self, run: Run) -> RunStatus:
+        """The status after this look. Two collectors that fold two nodes at once each see the other's as it was."""
+        _, status = self.log.get(run.id)
+        seen = self.log.views(run.id)
+        if seen and status.seal is None:
+            whole = run_status(run.spec.max_retries, seen, run.spec.resources.nodes)
+            if whole.seal is not None:
+                self.log.set_status(run.id, whole)
+                return whole._replace(unreachable=status.unreachable)
+        return status
 
     def _collect_attempts(self, run: Run, newest: AttemptRef, events_only: bool) -> bool:
         """Collect every attempt that is not sealed in the run log; whether anything is there of the newest.
@@ -89,7 +100,7 @@ class Collector(NamedTuple):
         since = dict(status.unreachable)
         unreachable = tuple((node, since.get(node) or self.clock.now()) for node in dict.fromkeys(silent))
         if unreachable != status.unreachable:
-            self.log.set_status(run.id, status._replace(unreachable=unreachable))
+            self.log.set_unreachable(run.id, unreachable)
 
     def _collect_node(
         self, run: Run, attempt: AttemptRef, node: str, files: NodeFiles, events_only: bool
@@ -145,8 +156,7 @@ class Collector(NamedTuple):
         if not (events or seal):
             return view
         everything = {**self.log.views(run.id), (attempt.number, node): view}
-        _, before = self.log.get(run.id)
-        status = run_status(run.spec.max_retries, everything)._replace(unreachable=before.unreachable)
+        status = run_status(run.spec.max_retries, everything, run.spec.resources.nodes)
         if self.log.set_view(attempt, node, view, was=covered, now=covered + sound, status=status):
             return view
         return None

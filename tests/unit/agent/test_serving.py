@@ -200,7 +200,7 @@ def test_an_attempt_that_is_not_here_has_no_view_and_no_bytes(node: Node) -> Non
 def test_a_stop_is_left_for_the_agent_of_the_attempt(node: Node) -> None:
     folder = node.attempt()
     request = {"by": "ann", "at": "2026-01-01T00:00:00.000Z", "now": False}
-    assert node.ask("stop", run_id=RUN, number=1, request=request) == {"value": None}
+    assert node.ask("stop", run_id=RUN, number=1, request=request) == {"value": True}
     assert json.loads((folder / "stop.json").read_text()) == request
 
 

@@ -153,3 +153,23 @@ def test_why_a_run_waits_names_whom_it_waits_for() -> None:
     foreign = {"wanted": 1, "free": 0, "holders": [], "ahead": [], "foreign": [{"pid": 5, "user": None}]}
     assert waiting_words(foreign) == "waits for 1 GPU; used by pid 5 of ?"
     assert waiting_words(None) is None
+
+
+def test_while_a_node_was_never_heard_of_nothing_is_final_and_nothing_retried() -> None:
+    sealed = {**folded(STARTED, RUNS, DONE), "seal": {"status": "sealed-complete"}}
+    of_one = run_status(2, {(1, "a"): sealed}, 2)
+    assert (of_one.state, of_one.seal, of_one.exit_code) == (State.RUNNING, None, None)
+    failed = run_status(2, {(1, "a"): folded(STARTED, RUNS, FAILED)}, 2)
+    assert failed.state is State.RUNNING
+    of_both = run_status(2, {(1, "a"): sealed, (1, "b"): sealed}, 2)
+    assert (of_both.state, of_both.seal) == (State.SUCCEEDED, "sealed-complete")
+
+
+def test_the_reason_is_that_of_the_node_which_failed_by_itself_whatever_its_clock_says() -> None:
+    collateral = {**EXIT, "code": protocol.PEER_FAILED, "message": "stopped: rank 1 on b exited with 3"}
+    stopped = folded(
+        STARTED, RUNS, {**FAILED, "reason": collateral, "exit_code": 143, "at": "2026-01-01T00:00:01.000Z"}
+    )
+    own = folded(STARTED, RUNS, {**FAILED, "at": "2026-01-01T00:00:09.000Z"})
+    status = run_status(0, {(1, "a"): stopped, (1, "b"): own}, 2)
+    assert (status.exit_code, status.reason and status.reason.code) == (3, "exit")

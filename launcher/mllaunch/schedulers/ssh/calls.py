@@ -97,8 +97,10 @@ class Calls:
                 if len(data) != size:
                     raise EOFError("the connection was closed")
             except BaseException as error:
+                from paramiko import SSHException
+
                 self.is_broken = True  # what comes next over it may be the answer to this
-                if not isinstance(error, (OSError, EOFError, ValueError)):
+                if not isinstance(error, (OSError, EOFError, ValueError, SSHException)):
                     raise
                 raise transport.unreachable(self.address, error) from error
         if "error" in answer:

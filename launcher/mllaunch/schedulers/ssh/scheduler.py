@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from mllaunch.domain.placement import Offer, choose
-from mllaunch.errors import MllaunchError, NotFound, UsageError
+from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles
 from mllaunch.schedulers.ssh import code
 from mllaunch.schedulers.ssh.calls import Calls
@@ -179,7 +179,8 @@ class SshScheduler:
         wanted = self._read_stop(attempt)
         if wanted is None or calls.address.name in wanted["told"]:
             return
-        calls.call("stop", **_of(attempt), request=wanted["request"])
+        if not calls.call("stop", **_of(attempt), request=wanted["request"]):
+            return  # it has not begun there yet
         with self._telling:
             newest = self._read_stop(attempt)
             if newest is not None and newest["request"] == wanted["request"]:
@@ -205,7 +206,12 @@ class SshScheduler:
             return {}
 
         def look(calls: Calls) -> NodeFiles | None:
-            self._bring_stop(attempt, calls)
+            try:
+                self._bring_stop(attempt, calls)
+            except Unreachable:
+                raise
+            except MllaunchError:
+                pass  # tried again at the next look
             found = calls.call("look", **_of(attempt))
             return RemoteFiles(calls, attempt, found) if found is not None else None
 
@@ -213,7 +219,8 @@ class SshScheduler:
         found: dict[str, NodeFiles] = {}
         for name, answer in answers.items():
             if isinstance(answer, MllaunchError):
-                found[name] = SilentFiles(answer)
+                silent = Unreachable(answer.code, answer.message, evidence=answer.evidence, hint=answer.hint)
+                found[name] = SilentFiles(silent)
             elif answer is not None:
                 found[name] = answer
         return found
@@ -309,7 +316,7 @@ class RemoteOutput:
 class SilentFiles:
     """A node that could not be asked. Whatever is wanted of it, that is the answer."""
 
-    def __init__(self, error: MllaunchError) -> None:
+    def __init__(self, error: Unreachable) -> None:
         self._error = error
 
     def lengths(self) -> dict[str, int]:

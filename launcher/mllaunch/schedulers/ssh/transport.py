@@ -104,15 +104,13 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
     """Open a connection. Raises MllaunchError: "unreachable", "unknown_host_key", "changed_host_key", "ssh_login"."""
     import logging
 
-    import paramiko
     from fabric import Config, Connection
-    from invoke.exceptions import Exit
 
-    logging.getLogger("paramiko").setLevel(
-        logging.CRITICAL + 1
-    )  # it prints whole tracebacks of what it also raises
+    # It prints whole tracebacks of what it also raises.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     if address.config is not None and not os.path.exists(address.config):
         raise MllaunchError("ssh_config", f"there is no {address.config}", hint="ssh: {config: PATH}")
+    connection = None
     try:
         connection = Connection(
             host=address.host or address.name,
@@ -124,22 +122,44 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
         )
         _check_keys(connection, address)
         connection.open()
-    except paramiko.BadHostKeyException as error:
-        raise _changed(address, error) from error
-    except _Unknown as error:
-        raise _unknown(address, error) from error
-    except paramiko.AuthenticationException as error:
-        raise NotPermitted(
-            "ssh_login",
-            f"{address.name} lets nobody in as {_who(address)}: {error}",
-            hint=f"does this work? ssh {address.shown} true   (ssh-add gives the agent a key with a passphrase)",
-        ) from error
-    except (paramiko.SSHException, OSError, EOFError, Exit) as error:
-        raise unreachable(address, error) from error
+    except BaseException as error:
+        _close_all(connection)
+        raise _explained(address, error) from error
     assert connection.transport is not None
     connection.transport.set_keepalive(_KEEPALIVE_S)
     _notice_silence(connection.transport.sock)
     return Link(connection)
+
+
+def _close_all(connection: Any) -> None:
+    """What was opened on a way that came to nothing: paramiko leaves threads and sockets behind."""
+    while connection is not None and not isinstance(connection, str):
+        connection.client.close()
+        connection = connection.gateway
+
+
+def _explained(address: Address, error: BaseException) -> BaseException:
+    """What to raise in place of what a library raised; what is none of its business, such as Ctrl-C, as it is."""
+    import paramiko
+    from invoke.exceptions import Exit
+
+    if isinstance(error, paramiko.BadHostKeyException):
+        return _changed(address, error)
+    if isinstance(error, _Unknown):
+        return _unknown(address, error)
+    if isinstance(error, paramiko.AuthenticationException):
+        return NotPermitted(
+            "ssh_login",
+            f"{address.name} lets nobody in as {_who(address)}: {error}",
+            hint=f"does this work? ssh {address.shown} true   (ssh-add gives the agent a key with a passphrase)",
+        )
+    if isinstance(error, (paramiko.SSHException, OSError, EOFError, Exit)):
+        return unreachable(address, error)
+    if isinstance(error, Exception):  # a host name that is none, a known_hosts file that nobody can read
+        return MllaunchError(
+            "ssh", f"{address.name}: {type(error).__name__}: {error}", hint=f"ssh {address.shown} true"
+        )
+    return error
 
 
 def _notice_silence(sock: Any) -> None:
