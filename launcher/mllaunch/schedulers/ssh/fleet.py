@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_AT_ONCE = 64
+_AT_ONCE = 128
 _AGAIN_S = 5.0  # one that did not answer is not asked again for so long
 
 
