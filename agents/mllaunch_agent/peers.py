@@ -8,6 +8,7 @@ tick drives it.
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import hmac
 import json
@@ -115,7 +116,7 @@ def _message(line: bytes) -> Message:
     return found
 
 
-class Peers:
+class Peers(abc.ABC):
     """What both sides have.
 
     has_turn: this node may take its GPUs. go: (address, port) of the first task, once all may begin. verdict: why all
@@ -140,32 +141,38 @@ class Peers:
         text = "|".join(str(word) for word in words)
         return hmac.new(self._token, text.encode(), hashlib.sha256).hexdigest()
 
+    @abc.abstractmethod
     def tick(self, now_s: float) -> None:
-        raise NotImplementedError
+        """Send and hear what is due. now_s: seconds since boot."""
 
+    @abc.abstractmethod
     def say_leased(self) -> None:
-        raise NotImplementedError
+        """The GPUs of this node are taken."""
 
+    @abc.abstractmethod
     def say_ready(self) -> None:
-        raise NotImplementedError
+        """Everything is ready to start here."""
 
+    @abc.abstractmethod
     def say_stop(self, kind: str, detail: str) -> None:
-        raise NotImplementedError
+        """All are to stop; kind and detail as in Verdict."""
 
+    @abc.abstractmethod
     def say_ended(self) -> None:
-        raise NotImplementedError
+        """No task lives here any more."""
 
     @property
+    @abc.abstractmethod
     def others_go_on(self) -> bool:
         """Whether somebody still needs this agent."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def filenos(self) -> List[int]:
         """Descriptors that no child may keep: the other end must see when this process is gone."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Leave."""
 
 
 class _Known(NamedTuple):
