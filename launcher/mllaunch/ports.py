@@ -53,8 +53,9 @@ class NodeFiles(Protocol):
 class Scheduler(Protocol):
     """Starts agents on nodes. Decides where, never what."""
 
-    def check(self, resources: Resources) -> None:
-        """Raise UsageError if no node could ever give these resources."""
+    def check(self, resources: Resources, runtime: str = ...) -> None:
+        """Choose where it could run. UsageError if no node could ever give these resources. runtime: as configured;
+        nodes without a container engine are none for "docker"."""
 
     def start(self, spec: TaskSpec) -> None:
         """Hand the specification to an agent. Returns once the agent has it; the attempt then needs nobody."""

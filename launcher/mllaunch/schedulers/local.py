@@ -53,7 +53,7 @@ class LocalScheduler:
     def folder(self, attempt: AttemptRef) -> str:
         return os.path.join(self._home, "runs", attempt.run_id, str(attempt.number))
 
-    def check(self, resources: Resources) -> None:
+    def check(self, resources: Resources, runtime: str = "") -> None:
         if resources.nodes > 1:
             raise UsageError(
                 "nodes",

@@ -131,9 +131,9 @@ def _clock(offset_s: float) -> Finding:
 
 
 def _node_engine(engine: dict[str, Any]) -> Finding:
-    if engine.get("version"):
-        return Finding("containers", OK, f"a container engine answers: {engine['version']}")
-    fix = "sudo usermod -aG docker $USER   on that machine" if "may not" in engine["problem"] else None
+    if engine["version"] is not None:
+        return Finding("containers", OK, f"a container engine answers: {engine['version'].get('Version')}")
+    fix = "sudo usermod -aG docker $USER   on that machine" if engine["is_denied"] else None
     return Finding("containers", WARNING if fix else OK, f"no container engine: {engine['problem']}", fix)
 
 

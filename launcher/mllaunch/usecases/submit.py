@@ -71,8 +71,11 @@ def secret_values(job: JobSpec, environ: Mapping[str, str]) -> list[str]:
     return sorted({value for name, value in everything.items() if value and redaction.looks_secret(name)})
 
 
-def container_spec(wanted: Container, image: Image, socket: str, resources: Resources) -> ContainerSpec:
-    """What the containers of a run are made from. socket: the engine's, which has the image."""
+def container_spec(
+    wanted: Container, image: Image, socket: str, resources: Resources, credentials: str | None = None
+) -> ContainerSpec:
+    """What the containers of a run are made from. socket: the engine's, which has the image, or can fetch it with the
+    credentials."""
     from mllaunch_containers.spec import WORKSPACE
 
     in_registry = "@" in image.reference
@@ -80,7 +83,7 @@ def container_spec(wanted: Container, image: Image, socket: str, resources: Reso
         "engine": socket,
         "image": image.id,
         "reference": image.reference if in_registry else None,
-        "credentials": None,
+        "credentials": credentials,
         "environment": image.environment,
         "workspace": WORKSPACE,
         "network": wanted.network,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -56,6 +57,15 @@ class Fleet:
             door = self._doors[address]
         return door.open(lambda: self._archive)
 
+    @contextmanager
+    def engine(self, address: Address, path: str) -> Iterator[str]:
+        """A node's container engine, listening at ``path`` there, as a socket here. MllaunchError, as for calls."""
+        from mllaunch.schedulers.ssh.tunnel import tunnel
+
+        self.calls(address)
+        with tunnel(self._doors[address].link, address.python, path) as here:
+            yield here
+
     def each(self, addresses: Iterable[Address], act: Callable[[Calls], T]) -> dict[str, T | MllaunchError]:
         """By name, what came of it on each node; all at once."""
         from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +92,12 @@ class _Door:
         self._link: Link | None = None
         self._calls: Calls | None = None
         self._failed: tuple[float, MllaunchError] | None = None
+
+    @property
+    def link(self) -> Link:
+        """The connection, once it has been opened."""
+        assert self._link is not None
+        return self._link
 
     def open(self, archive: Callable[[], Archive]) -> Calls:
         with self._lock:

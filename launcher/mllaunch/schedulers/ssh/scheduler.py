@@ -12,16 +12,18 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from mllaunch.domain.placement import Offer, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles
-from mllaunch.schedulers.ssh import code
+from mllaunch.schedulers.ssh import checkpoints, code
 from mllaunch.schedulers.ssh.calls import Calls
+from mllaunch.schedulers.ssh.checkpoints import Copy, Original
 from mllaunch.schedulers.ssh.fleet import Fleet
 from mllaunch.schedulers.ssh.transport import Address
+from mllaunch.usecases.runtime import DOCKER, PROCESS
 from mllaunch_agent import system
 
 if TYPE_CHECKING:
@@ -30,28 +32,41 @@ if TYPE_CHECKING:
 
 __all__ = ["SshScheduler"]
 
+Say = Callable[[str, int, int], None]
+
 _LEASE_S = 1800.0
 
 
 class SshScheduler:
     """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
 
+    preferred: nodes to take first, in this order, where they can begin at once.
     lease_s: how long a node of an attempt may be silent before the others go on without it.
     """
 
     name = "ssh"
 
-    def __init__(self, home: str, fleet: Fleet, named: Sequence[str] = (), lease_s: float = _LEASE_S) -> None:
+    def __init__(
+        self,
+        home: str,
+        fleet: Fleet,
+        named: Sequence[str] = (),
+        preferred: Sequence[str] = (),
+        lease_s: float = _LEASE_S,
+    ) -> None:
         self._home = home
         self._fleet = fleet
         self._named = tuple(named)
+        self._preferred = tuple(preferred)
         self._lease_s = lease_s
         self._chosen: list[Address] = []
+        self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
+        self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
         self._telling = threading.Lock()
 
     # --- where ---------------------------------------------------------------------------------------------------
 
-    def check(self, resources: Resources) -> None:
+    def check(self, resources: Resources, runtime: str = PROCESS) -> None:
         """Choose the nodes. UsageError if none could ever serve, MllaunchError if one that is needed is silent."""
         names = self._named or self._fleet.names
         if not names:
@@ -59,19 +74,82 @@ class SshScheduler:
                 "nodes", "the ssh backend has no nodes", hint="nodes: [{name: gpu01}]   in mllaunch.yaml"
             )
         addresses = [self._fleet.address(name) for name in names]
-        answers = self._fleet.each(addresses, lambda calls: calls.call("offer"))
+
+        def ask(calls: Calls) -> dict[str, Any]:
+            engine = None if runtime == PROCESS else calls.call("engine")
+            return {**calls.call("offer"), "engine": engine}
+
+        answers = self._fleet.each(addresses, ask)
         if len(answers) == 1:
-            for answer in answers.values():
-                if isinstance(answer, MllaunchError):
-                    raise answer
-        offers = [_offer(name, answer) for name, answer in answers.items()]
-        chosen = choose(resources, offers, named=bool(self._named))
+            _raise_first(answers)
+        offers = [_offer(name, answer, runtime == DOCKER) for name, answer in answers.items()]
+        chosen = choose(resources, offers, named=bool(self._named), preferred=self._preferred)
         self._chosen = [self._fleet.address(name) for name in chosen]
+        self.engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
 
     @property
     def nodes(self) -> list[str]:
         """The nodes that were chosen."""
         return [address.name for address in self._chosen]
+
+    # --- images --------------------------------------------------------------------------------------------------
+
+    def engine(self, node: str) -> AbstractContextManager[str]:
+        """A chosen node's container engine, as the path of a unix socket here."""
+        return self._fleet.engine(self._fleet.address(node), self.engines[node]["socket"])
+
+    def lacking(self, image: str) -> list[str]:
+        """Those of the chosen nodes whose engine has not got an image."""
+        answers = self._fleet.each(
+            self._chosen,
+            lambda calls: bool(
+                calls.call("has_image", socket=self.engines[calls.address.name]["socket"], image=image)
+            ),
+        )
+        _raise_first(answers)
+        return [name for name, has in answers.items() if not has]
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
+
+    def examine_checkpoint(
+        self, attempt: AttemptRef, node: str, path: str, sha256: str, size_bytes: int | None
+    ) -> Original | str:
+        """Read a checkpoint where an attempt wrote it; or what is wrong with it, in words."""
+        try:
+            source = self._fleet.calls(self._address_of(attempt, node))
+            return checkpoints.examine(source, *attempt, path, sha256, size_bytes)
+        except (Unreachable, NotFound) as error:
+            return error.message
+
+    def bring_checkpoint(
+        self, attempt: AttemptRef, node: str, original: Original, sha256: str, name: str, say: Say
+    ) -> None:
+        """See to it that every chosen node has it. say: told the node, and how many bytes it has of how many."""
+        origin = self._address_of(attempt, node)
+        whole = sum(size for _, size in original.files)
+
+        def bring(calls: Calls) -> Copy:
+            if calls.address == origin:
+                return Copy(original.place, original.keys)
+            came = 0
+
+            def progress(size: int) -> None:
+                nonlocal came
+                came += size
+                say(calls.address.name, came, whole)
+
+            return checkpoints.bring(self._fleet.calls(origin), original, sha256, name, calls, progress)
+
+        answers = self._fleet.each(self._chosen, bring)
+        _raise_first(answers)
+        self._copies = cast("dict[str, Copy]", answers)
+
+    def _address_of(self, attempt: AttemptRef, node: str) -> Address:
+        """Where a node of an attempt is. NotFound if it has none of that name."""
+        for address in self._nodes(attempt):
+            if address.name == node:
+                return address
+        raise NotFound("node", f"attempt {attempt.number} was not on {node}")
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -106,8 +184,13 @@ class SshScheduler:
             own.update(lease_dir=None, meeting=meeting)
             if spec["tree"] and listed is not None:
                 own["tree"] = code.bring(calls, spec["tree"], listed)
-            if spec["python"] is not None:
+            if spec["container"] is not None:
+                own["container"] = {**spec["container"], "engine": self.engines[calls.address.name]["socket"]}
+            elif spec["python"] is not None:
                 own["python"] = own["argv"][0] = _interpreter(calls, spec["python"])
+            if spec["checkpoint"] is not None:
+                copy = self._copies[calls.address.name]
+                own["checkpoint"] = {**spec["checkpoint"], "source": copy.place, "verified": copy.keys}
             calls.call("start", spec=own)
 
         # The code goes to all at once, so that those who start later need not be waited for.
@@ -343,9 +426,11 @@ def _of(attempt: AttemptRef) -> dict[str, Any]:
     return {"run_id": attempt.run_id, "number": attempt.number}
 
 
-def _offer(name: str, answer: Any) -> Offer:
+def _offer(name: str, answer: Any, in_container: bool) -> Offer:
     if isinstance(answer, MllaunchError):
         return Offer(name, problem=answer.message)
+    if in_container and answer["engine"]["version"] is None:
+        return Offer(name, lack=f"no container engine: {answer['engine']['problem']}")
     return Offer(
         name,
         gpus=len(answer["gpus"]),
