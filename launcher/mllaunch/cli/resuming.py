@@ -42,9 +42,8 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
         root, {"runtime": parent.spec.runtime, "project": parent.spec.project, "backend": backend}
     )
     wishes = _wishes(parent, asked)
-    resources = wishes.get("resources", parent.spec.resources)
     before = app.nodes_of(parent, status.attempt) if backend == SSH else ()
-    app.choose(backend, config, (), before).check(resources, config.runtime)
+    app.choose(backend, config, asked["node"], before).check(wishes["resources"], config.runtime)
     found, passed = rules.choose(
         parent, candidates, asked["step"], lambda candidate: _verified(app, parent, candidate)
     )
@@ -232,8 +231,14 @@ def _wishes(parent: Run, asked: dict[str, Any]) -> dict[str, Any]:
     check_tags(asked["tags"])
     check_note(asked["note"] or "")
     wishes: dict[str, Any] = {"note": asked["note"], "tags": tuple(asked["tags"]), "in_place": False}
+    resources = parent.spec.resources
     if asked["gpus"] is not None:
-        wishes["resources"] = parent.spec.resources._replace(gpus=asked["gpus"])
+        resources = resources._replace(gpus=asked["gpus"])
+    if asked["node"]:
+        if parent.spec.backend != SSH:
+            raise UsageError("node", f"--node {asked['node'][0]}: {parent.name} ran on this machine")
+        resources = resources._replace(nodes=len(asked["node"]))
+    wishes["resources"] = resources
     if asked["timeout"]:
         try:
             wishes["timeout_s"] = parse_duration(asked["timeout"])
