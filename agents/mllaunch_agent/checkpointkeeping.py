@@ -46,6 +46,9 @@ class CheckpointKeeping:
 
     def keep_whole(self, sha256: str, name: str) -> Dict[str, Any]:
         """All of it has come; what ``find`` says of it. OSError if it is something else: nothing is kept of that."""
+        found = self.find(sha256, name)
+        if found is not None:  # another who sent it was first, and took what came of ours with it
+            return found
         staging = self._of(sha256, "part-")
         came = os.path.join(staging, _FILE)
         if not os.path.exists(came):

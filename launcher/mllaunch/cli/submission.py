@@ -247,7 +247,7 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
     choice = choose(
         config.runtime,
         in_place=asked["in_place"],
-        python=config.python,
+        python=config.python or (app.ssh.python if config.backend == SSH else None),
         image=asked["image"],
         ask=lambda: app.engine_where(config.backend),
     )

@@ -117,3 +117,12 @@ def test_gpus_without_the_runtime_of_nvidia_end_the_run_with_what_to_install(
     done = mllaunch("run", "--gpus", "1", repo.script(WHERE))
     assert done.rc != 0
     assert "NVIDIA" in done.stderr, done.stderr
+
+
+def test_a_node_with_an_interpreter_of_its_own_is_meant_for_processes(
+    base: str, nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    nodes.configure(f"image: {{base: {base}}}", python="/usr/bin/python3")
+    done = mllaunch("run", repo.script(WHERE), check=True)
+    assert "the interpreter /usr/bin/python3 was asked for" in done.stderr
+    assert "in /root/.local/share/mllaunch" in done.stdout

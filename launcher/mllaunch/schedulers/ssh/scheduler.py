@@ -92,6 +92,11 @@ class SshScheduler:
         """The nodes that were chosen."""
         return [address.name for address in self._chosen]
 
+    @property
+    def python(self) -> str | None:
+        """The interpreter that the configuration names for one of the chosen nodes, if it does for any."""
+        return next((address.python for address in self._chosen if address.python is not None), None)
+
     # --- images --------------------------------------------------------------------------------------------------
 
     def engine(self, node: str) -> AbstractContextManager[str]:
