@@ -141,17 +141,22 @@ class Calls:
             "load": os.getloadavg()[0],
         }
 
-    def do_engine(self) -> Dict[str, Any]:
+    def do_engine(self, thoroughly: bool = False) -> Dict[str, Any]:
         """The node's container engine: its socket (None if that is not on the node), and either what it says of itself
-        as version, or why it cannot be used as problem; is_denied then says that it is there but not for this user."""
+        as version, or why it cannot be used as problem; is_denied then says that it is there but not for this user.
+        thoroughly: also the names of its runtimes."""
         from mllaunch_agent.engine import Engine, socket_path
 
         socket = socket_path(os.environ)
-        found = {"socket": socket, "version": None, "problem": None, "is_denied": False}
+        found: Dict[str, Any] = {"socket": socket, "version": None, "problem": None, "is_denied": False}
         if socket is None or not os.path.exists(socket):
             return {**found, "problem": "none answers at %s" % (socket or os.environ.get("DOCKER_HOST"))}
         try:
-            return {**found, "version": Engine(socket).version()}
+            engine = Engine(socket)
+            found["version"] = engine.version()
+            if thoroughly:
+                found["runtimes"] = sorted(engine.info().get("Runtimes") or ())
+            return found
         except OSError as error:
             denied = isinstance(error.__cause__, PermissionError)
             problem = "you may not use it (%s)" % socket if denied else str(error)

@@ -301,7 +301,8 @@ class App:
             sent_s = time.time()
             at_s = calls.call("hello")["at_s"]
             offset_s = at_s - (sent_s + time.time()) / 2
-            return NodeAnswer(calls.call("check", lease_dir=None), calls.call("engine"), offset_s)
+            engine = calls.call("engine", thoroughly=True)
+            return NodeAnswer(calls.call("check", lease_dir=None), engine, offset_s)
         except MllaunchError as error:
             return Fault("; ".join((error.message, *error.evidence)), error.hint)
 
