@@ -162,7 +162,8 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
 
             with app.building_for(job.backend):
                 image = imaging.planned(app, config, snapshot, job)
-        dryrun.show(run, job, image, as_json=asked["as_json"])
+        nodes = app.ssh.nodes if job.backend == SSH else [run.submitted_by_host]
+        dryrun.show(run, job, nodes, image, as_json=asked["as_json"])
         return None
     say = _Progress(asked["as_json"])
     say.code(snapshot, job.in_place)
