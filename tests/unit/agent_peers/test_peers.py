@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from mllaunch_agent import peers, system
-from mllaunch_agent.peers import First, Member, Peers, Verdict
+from mllaunch_agent.peers import Peers, Verdict
+from mllaunch_agent.peers.first import First
+from mllaunch_agent.peers.member import Member
 
 TOKEN = "5e" * 32
 LEASE_S = 30.0

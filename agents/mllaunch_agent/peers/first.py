@@ -1,0 +1,280 @@
+"""The agent of node rank 0: it listens, arranges the beginning, and tells the others of the end."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import select
+import socket
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from mllaunch_agent import node, protocol, system
+from mllaunch_agent.peers.interface import AGAIN_S, ARRIVAL_S, Peers, Verdict
+from mllaunch_agent.peers.meeting import listen
+from mllaunch_agent.peers.wire import ANSWER_S, AT_ONCE_BYTES, DEAF_S, FAULTS, Message, Wire
+
+_DETAIL = 1000  # characters
+_STRANGERS = 64  # connections that have not shown yet who they are
+
+
+class _Known(NamedTuple):
+    """What the first node knows of another."""
+
+    node: str
+    queue: str
+    code: str
+    address: str  # of the first node, as it was reached from there
+
+
+class First(Peers):
+    """The agent of node rank 0."""
+
+    def __init__(
+        self,
+        spec: protocol.TaskSpec,
+        meeting: protocol.Meeting,
+        code: str,
+        queue: str,
+        free_port: Callable[[], int],
+    ) -> None:
+        super().__init__(spec, meeting, code, queue)
+        self._free_port = free_port
+        self._listener: Optional[socket.socket] = None
+        self._listened_s = -AGAIN_S
+        self._new: List[Tuple[Wire, str]] = []  # with the nonce that it was asked to prove itself with
+        self._wires: Dict[int, Wire] = {}
+        self._known: Dict[int, _Known] = {}
+        self._heard_s: Dict[int, float] = {}
+        self._told: List[int] = []  # those that may take their GPUs
+        self._leased: List[int] = []
+        self._ready: List[int] = []
+        self._ended: List[int] = []
+        self._folder = spec["folder"]
+        self._recall()
+        self._waits_since_s: Optional[float] = None
+        self._listen(system.boot_s())
+        self._needs_turns = spec["gpus"] > 0
+
+    def _recall(self) -> None:
+        """What the agent before this one knew of who belongs to the attempt."""
+        for rank, known, has_ended in node.read_json(self._peers_path()) or ():
+            self._known[rank] = _Known(*known)
+            self._heard_s[rank] = system.boot_s()
+            if has_ended:
+                self._ended.append(rank)
+
+    def _remember(self) -> None:
+        found = [[rank, list(known), rank in self._ended] for rank, known in self._known.items()]
+        try:
+            system.write_atomic(self._peers_path(), json.dumps(found).encode())
+        except OSError:
+            pass  # the disk is full: only another agent would miss it
+
+    def _peers_path(self) -> str:
+        return os.path.join(self._folder, "peers.json")
+
+    def tick(self, now_s: float) -> None:
+        self._accept(now_s)
+        for wire, nonce in list(self._new):
+            self._greet(wire, nonce, now_s)
+        for rank, wire in list(self._wires.items()):
+            try:
+                messages = wire.tick(now_s)
+            except FAULTS:
+                wire.close()
+                del self._wires[rank]
+            else:
+                self._heard_s[rank] = wire.heard_s
+                self._heed_all(rank, messages)
+        self._look_for_lost(now_s)
+        if self.go is None and self.verdict is None:
+            self._arrange(now_s)
+
+    def _listen(self, now_s: float) -> None:
+        """Of one that takes over somebody may have the port: then again later, for the tasks go on meanwhile."""
+        if self._listener is None and now_s - self._listened_s >= AGAIN_S:
+            self._listened_s = now_s
+            try:
+                self._listener = listen(self._folder)
+            except OSError:
+                pass
+
+    def _accept(self, now_s: float) -> None:
+        self._listen(now_s)
+        if self._listener is None:
+            return
+        for _ in range(_STRANGERS):
+            if not select.select([self._listener], [], [], 0)[0]:
+                return
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            if len(self._new) >= _STRANGERS:
+                self._new.pop(0)[0].close()  # who belongs to us comes again
+            wire, nonce = Wire(sock, now_s), os.urandom(16).hex()
+            wire.say({"nonce": nonce})
+            self._new.append((wire, nonce))
+
+    def _greet(self, wire: Wire, nonce: str, now_s: float) -> None:
+        try:
+            messages = wire.tick(now_s)
+            if not messages:
+                if now_s - wire.came_s > ANSWER_S:
+                    raise ValueError("it does not say who it is")
+                return
+            hello = messages[0]
+            rank = hello["rank"]
+            if not (
+                isinstance(rank, int)
+                and hmac.compare_digest(str(hello["proof"]), self._proof(nonce, rank))
+                and 0 < rank < self._count
+            ):
+                raise ValueError("not one of us")
+            fields = ("node", "queue", "code", "address")
+            self._known[rank] = _Known(*(str(hello[field]) for field in fields))
+            self._remember()
+            wire.say({"proof": self._proof(hello["nonce"], 0)})
+        except FAULTS:
+            wire.close()
+        else:
+            if rank in self._wires:
+                self._wires[rank].close()
+            wire.patience_s, wire.at_once_bytes = DEAF_S, AT_ONCE_BYTES
+            self._wires[rank] = wire
+            self._heard_s[rank] = now_s
+            for message in self._news(rank):
+                wire.say(message)
+            self._heed_all(rank, messages[1:])
+        self._new.remove((wire, nonce))
+
+    def _news(self, rank: int) -> List[Message]:
+        """What one that comes (again) must know."""
+        news: List[Message] = []
+        if rank in self._told:
+            news.append({"turn": True})
+        if self.go is not None:
+            news.append({"go": list(self.go)})
+        if self.verdict is not None:
+            news.append({"verdict": list(self.verdict)})
+        return news
+
+    def _heed_all(self, rank: int, messages: List[Message]) -> None:
+        for message in messages:
+            try:
+                self._heed(rank, message)
+            except FAULTS:
+                if rank in self._wires:
+                    self._wires.pop(rank).close()
+                return
+
+    def _heed(self, rank: int, message: Message) -> None:
+        if message.get("leased") and rank not in self._leased:
+            self._leased.append(rank)
+        if message.get("ready") and rank not in self._ready:
+            self._ready.append(rank)
+        if "stop" in message:
+            kind, detail = message["stop"]
+            self._decide(Verdict(str(kind), str(detail)[:_DETAIL], rank))
+        if message.get("ended"):
+            if rank not in self._ended:
+                self._ended.append(rank)
+                self._remember()
+            if rank in self._wires:
+                self._wires[rank].say({"bye": True})
+
+    # --- beginning together
+
+    def _arrange(self, now_s: float) -> None:
+        missing = [rank for rank in range(1, self._count) if rank not in self._known]
+        self.waiting_for = ["node %d" % rank for rank in missing]
+        if self._waits_since_s is None:
+            self._waits_since_s = now_s
+        if missing:
+            if now_s - self._waits_since_s > ARRIVAL_S:
+                words = ", ".join(self.waiting_for)
+                self._decide(Verdict("incomplete", "%s of %d did not come" % (words, self._count), 0))
+            return
+        strange = [known.node for known in self._known.values() if known.code != self._code]
+        if strange:
+            detail = "the code on %s is not that on %s" % (", ".join(sorted(strange)), self._node)
+            self._decide(Verdict("mixed_code", detail, 0))
+            return
+        if not self._needs_turns:
+            self._leased = list(range(self._count))
+        if self._turn() in (0, None):
+            self.has_turn = True
+        turn = self._turn()
+        if turn is not None and turn not in self._told and turn in self._wires:
+            self._wires[turn].say({"turn": True})
+            self._told.append(turn)
+        if len(self._ready) == self._count:
+            self._begin()
+
+    def _turn(self) -> Optional[int]:
+        """Whose turn it is to take GPUs: by the names of their queues, so that all runs have the same order."""
+        if len(self._known) < self._count - 1:
+            return None
+        queues = {0: self._queue, **{rank: known.queue for rank, known in self._known.items()}}
+        order = sorted(queues, key=lambda rank: (queues[rank], rank))
+        left = [rank for rank in order if rank not in self._leased]
+        return left[0] if left else None
+
+    def _begin(self) -> None:
+        reached = [known.address for _, known in sorted(self._known.items())]
+        # That by which most have come; of several the first node's, but rather none that only its own machine knows.
+        address = max(reached, key=lambda way: (not way.startswith("127."), reached.count(way)))
+        self.go = (address, self._free_port())
+        self._tell_all({"go": list(self.go)})
+
+    def say_leased(self) -> None:
+        if 0 not in self._leased:
+            self._leased.append(0)
+
+    def say_ready(self) -> None:
+        if 0 not in self._ready:
+            self._ready.append(0)
+
+    # --- ending together
+
+    def say_stop(self, kind: str, detail: str) -> None:
+        self._decide(Verdict(kind, detail, 0))
+
+    def _decide(self, verdict: Verdict) -> None:
+        """The first that is heard of counts."""
+        if self.verdict is None:
+            self.verdict = verdict
+        self._tell_all({"verdict": list(self.verdict)})
+
+    def _tell_all(self, message: Message) -> None:
+        for wire in self._wires.values():
+            wire.say(message)
+
+    def _look_for_lost(self, now_s: float) -> None:
+        for rank, heard_s in self._heard_s.items():
+            if rank not in self._ended and rank not in self._wires and now_s - heard_s > self._lease_s:
+                name = self._known[rank].node
+                detail = "%s has been silent for %d s" % (name, now_s - heard_s)
+                self._decide(Verdict("lost", detail, rank))
+                self._ended.append(rank)  # nobody waits for it any more
+
+    def say_ended(self) -> None:
+        pass
+
+    @property
+    def others_go_on(self) -> bool:
+        """Whether some node has tasks that have not ended, as far as is known here."""
+        return any(rank not in self._ended for rank in self._known)
+
+    def filenos(self) -> List[int]:
+        wires = [*self._wires.values(), *(wire for wire, _ in self._new)]
+        own = [] if self._listener is None else [self._listener.fileno()]
+        return [*own, *(wire.sock.fileno() for wire in wires)]
+
+    def close(self) -> None:
+        self.tick(system.boot_s())  # what was said last goes out
+        if self._listener is not None:
+            self._listener.close()
+        for wire in [*self._wires.values(), *(wire for wire, _ in self._new)]:
+            wire.close()
