@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
-import select
-import socket
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 from mllaunch_agent import node, protocol, system
-from mllaunch_agent.peers.interface import AGAIN_S, ARRIVAL_S, Peers, Verdict
-from mllaunch_agent.peers.meeting import listen
-from mllaunch_agent.peers.wire import ANSWER_S, AT_ONCE_BYTES, DEAF_S, FAULTS, Message, Wire
+from mllaunch_agent.peers.acceptor import Acceptor, Arrival
+from mllaunch_agent.peers.interface import ARRIVAL_S, Peers, Verdict
+from mllaunch_agent.peers.wire import FAULTS, Message, Wire
 
 _DETAIL = 1000  # characters
-_STRANGERS = 64  # connections that have not shown yet who they are
 
 
 class _Known(NamedTuple):
@@ -40,9 +36,6 @@ class First(Peers):
     ) -> None:
         super().__init__(spec, meeting, code, queue)
         self._free_port = free_port
-        self._listener: Optional[socket.socket] = None
-        self._listened_s = -AGAIN_S
-        self._new: List[Tuple[Wire, str]] = []  # with the nonce that it was asked to prove itself with
         self._wires: Dict[int, Wire] = {}
         self._known: Dict[int, _Known] = {}
         self._heard_s: Dict[int, float] = {}
@@ -53,7 +46,7 @@ class First(Peers):
         self._folder = spec["folder"]
         self._recall()
         self._waits_since_s: Optional[float] = None
-        self._listen(system.boot_s())
+        self._acceptor = Acceptor(self._folder, self._token, self._count, system.boot_s())
         self._needs_turns = spec["gpus"] > 0
 
     def _recall(self) -> None:
@@ -75,79 +68,36 @@ class First(Peers):
         return os.path.join(self._folder, "peers.json")
 
     def tick(self, now_s: float) -> None:
-        self._accept(now_s)
-        for wire, nonce in list(self._new):
-            self._greet(wire, nonce, now_s)
+        for arrived in self._acceptor.tick(now_s):
+            self._let_in(arrived, now_s)
         for rank, wire in list(self._wires.items()):
             try:
-                messages = wire.tick(now_s)
+                wire.tick(now_s)
+                for message in wire.heard():
+                    self._heed(rank, message)
             except FAULTS:
                 wire.close()
                 del self._wires[rank]
-            else:
-                self._heard_s[rank] = wire.heard_s
-                self._heed_all(rank, messages)
+            self._heard_s[rank] = wire.heard_s
         self._look_for_lost(now_s)
         if self.go is None and self.verdict is None:
             self._arrange(now_s)
 
-    def _listen(self, now_s: float) -> None:
-        """Of one that takes over somebody may have the port: then again later, for the tasks go on meanwhile."""
-        if self._listener is None and now_s - self._listened_s >= AGAIN_S:
-            self._listened_s = now_s
-            try:
-                self._listener = listen(self._folder)
-            except OSError:
-                pass
-
-    def _accept(self, now_s: float) -> None:
-        self._listen(now_s)
-        if self._listener is None:
-            return
-        for _ in range(_STRANGERS):
-            if not select.select([self._listener], [], [], 0)[0]:
-                return
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            if len(self._new) >= _STRANGERS:
-                self._new.pop(0)[0].close()  # who belongs to us comes again
-            wire, nonce = Wire(sock, now_s), os.urandom(16).hex()
-            wire.say({"nonce": nonce})
-            self._new.append((wire, nonce))
-
-    def _greet(self, wire: Wire, nonce: str, now_s: float) -> None:
+    def _let_in(self, arrived: Arrival, now_s: float) -> None:
+        rank, wire, said = arrived
+        fields = ("node", "queue", "code", "address")
         try:
-            messages = wire.tick(now_s)
-            if not messages:
-                if now_s - wire.came_s > ANSWER_S:
-                    raise ValueError("it does not say who it is")
-                return
-            hello = messages[0]
-            rank = hello["rank"]
-            if not (
-                isinstance(rank, int)
-                and hmac.compare_digest(str(hello["proof"]), self._proof(nonce, rank))
-                and 0 < rank < self._count
-            ):
-                raise ValueError("not one of us")
-            fields = ("node", "queue", "code", "address")
-            self._known[rank] = _Known(*(str(hello[field]) for field in fields))
-            self._remember()
-            wire.say({"proof": self._proof(hello["nonce"], 0)})
-        except FAULTS:
+            self._known[rank] = _Known(*(str(said[field]) for field in fields))
+        except KeyError:
             wire.close()
-        else:
-            if rank in self._wires:
-                self._wires[rank].close()
-            wire.patience_s, wire.at_once_bytes = DEAF_S, AT_ONCE_BYTES
-            self._wires[rank] = wire
-            self._heard_s[rank] = now_s
-            for message in self._news(rank):
-                wire.say(message)
-            self._heed_all(rank, messages[1:])
-        self._new.remove((wire, nonce))
+            return
+        self._remember()
+        if rank in self._wires:
+            self._wires[rank].close()
+        self._wires[rank] = wire
+        self._heard_s[rank] = now_s
+        for message in [{"welcome": True}, *self._news(rank)]:
+            wire.say(message)
 
     def _news(self, rank: int) -> List[Message]:
         """What one that comes (again) must know."""
@@ -159,15 +109,6 @@ class First(Peers):
         if self.verdict is not None:
             news.append({"verdict": list(self.verdict)})
         return news
-
-    def _heed_all(self, rank: int, messages: List[Message]) -> None:
-        for message in messages:
-            try:
-                self._heed(rank, message)
-            except FAULTS:
-                if rank in self._wires:
-                    self._wires.pop(rank).close()
-                return
 
     def _heed(self, rank: int, message: Message) -> None:
         if message.get("leased") and rank not in self._leased:
@@ -181,8 +122,7 @@ class First(Peers):
             if rank not in self._ended:
                 self._ended.append(rank)
                 self._remember()
-            if rank in self._wires:
-                self._wires[rank].say({"bye": True})
+            self._wires[rank].say({"bye": True})
 
     # --- beginning together
 
@@ -268,13 +208,10 @@ class First(Peers):
         return any(rank not in self._ended for rank in self._known)
 
     def filenos(self) -> List[int]:
-        wires = [*self._wires.values(), *(wire for wire, _ in self._new)]
-        own = [] if self._listener is None else [self._listener.fileno()]
-        return [*own, *(wire.sock.fileno() for wire in wires)]
+        return [*self._acceptor.filenos(), *(wire.sock.fileno() for wire in self._wires.values())]
 
     def close(self) -> None:
         self.tick(system.boot_s())  # what was said last goes out
-        if self._listener is not None:
-            self._listener.close()
-        for wire in [*self._wires.values(), *(wire for wire, _ in self._new)]:
+        self._acceptor.close()
+        for wire in self._wires.values():
             wire.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import hashlib
-import hmac
 from typing import List, NamedTuple, Optional, Tuple
 
 from mllaunch_agent import protocol
@@ -43,10 +41,6 @@ class Peers(abc.ABC):
         self.has_turn = False
         self.is_over = False
         self.waiting_for: List[str] = []
-
-    def _proof(self, *words: object) -> str:
-        text = "|".join(str(word) for word in words)
-        return hmac.new(self._token, text.encode(), hashlib.sha256).hexdigest()
 
     @abc.abstractmethod
     def tick(self, now_s: float) -> None:

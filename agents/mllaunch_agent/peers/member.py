@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
 import os
 import socket
-from typing import List, Optional
+from typing import Any, List, Optional
 
 from mllaunch_agent import protocol, system
 from mllaunch_agent.peers.interface import AGAIN_S, ARRIVAL_S, Peers, Verdict
-from mllaunch_agent.peers.wire import AT_ONCE_BYTES, DEAF_S, FAULTS, Message, Wire
+from mllaunch_agent.peers.session import FIRST, OTHER, session_key
+from mllaunch_agent.peers.wire import DEAF_S, FAULTS, Message, Wire
 
 
 class Member(Peers):
@@ -21,7 +21,6 @@ class Member(Peers):
         self._way = 0
         self._wire: Optional[Wire] = None
         self._is_known = False
-        self._nonce = ""
         self._tried_s = 0.0
         self._heard_s = system.boot_s()
         self._ended_s: Optional[float] = None
@@ -35,7 +34,8 @@ class Member(Peers):
         try:
             self._connect(now_s)
             if self._wire is not None:
-                for message in self._wire.tick(now_s):
+                self._wire.tick(now_s)
+                for message in self._wire.heard():
                     self._heed(message)
                 if self._is_known:
                     self._heard_s = self._wire.heard_s
@@ -62,29 +62,22 @@ class Member(Peers):
 
     def _heed(self, message: Message) -> None:
         assert self._wire is not None
-        if "nonce" in message and not self._is_known:
-            self._nonce = os.urandom(16).hex()
-            self._wire.say(
-                {
-                    "rank": self._rank,
-                    "node": self._node,
-                    "queue": self._queue,
-                    "code": self._code,
-                    "address": self._ways[self._way % len(self._ways)][0],
-                    "nonce": self._nonce,
-                    "proof": self._proof(message["nonce"], self._rank),
-                }
-            )
-        elif "proof" in message and not self._is_known:
-            if not hmac.compare_digest(str(message["proof"]), self._proof(self._nonce, 0)):
-                raise ValueError("not the first node")
-            self._is_known = True
-            self._wire.patience_s, self._wire.at_once_bytes = DEAF_S, AT_ONCE_BYTES
-            self._was_known = True
+        if not self._wire.is_protected:
+            self._introduce(self._wire, message["nonce"])
+            return
+        if not self._is_known:  # the message has the code that only the first agent can make
+            self._is_known = self._was_known = True
+            self._wire.trust()
             for lasting in self._lasting:
                 self._wire.say(lasting)
-        elif self._is_known:
-            self._obey(message)
+        self._obey(message)
+
+    def _introduce(self, wire: Wire, first_nonce: Any) -> None:
+        nonce = os.urandom(16).hex()
+        wire.say({"rank": self._rank, "nonce": nonce})
+        wire.protect(session_key(self._token, first_nonce, nonce, self._rank), own=OTHER, other=FIRST)
+        address = self._ways[self._way % len(self._ways)][0]
+        wire.say({"node": self._node, "queue": self._queue, "code": self._code, "address": address})
 
     def _obey(self, message: Message) -> None:
         if message.get("turn"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -16,6 +17,7 @@ from mllaunch_agent import peers, system
 from mllaunch_agent.peers import Peers, Verdict
 from mllaunch_agent.peers.first import First
 from mllaunch_agent.peers.member import Member
+from mllaunch_agent.peers.session import FIRST, OTHER, Direction, session_key
 
 TOKEN = "5e" * 32
 LEASE_S = 30.0
@@ -37,6 +39,7 @@ class Scene:
         self.ticking: dict[int, Peers] = {}
         self.asleep: list[Peers] = []
         self.others: list[socket.socket] = []
+        self.between: Relay | None = None
 
     def begin(self, *ranks: int) -> None:
         for rank in ranks or range(len(self.queues)):
@@ -46,7 +49,7 @@ class Scene:
     def make(self, rank: int, token: str = TOKEN) -> Peers:
         meeting = {"token": token, "addresses": self.addresses if rank else [], "port": 0, "lease_s": LEASE_S}
         if rank:
-            meeting["port"] = self.port
+            meeting["port"] = self.between.port if self.between else self.port
         spec: Any = {
             "node": f"n{rank}",
             "node_rank": rank,
@@ -66,13 +69,16 @@ class Scene:
     def tick(self) -> None:
         for peer in self.ticking.values():
             peer.tick(self.now_s)
+        if self.between:
+            self.between.tick()
 
     def settle(self) -> None:
         """Until nobody has anything to say or to hear any more."""
         quiet = 0
         for _ in range(1000):
             self.tick()
-            filenos = [fileno for peer in self.ticking.values() for fileno in peer.filenos()]
+            heard = [*self.ticking.values(), *([self.between] if self.between else [])]
+            filenos = [fileno for who in heard for fileno in who.filenos()]
             quiet = 0 if select.select(filenos, [], [], 0.001)[0] else quiet + 1
             if quiet == 3:  # what is said in one tick goes out in the next
                 return
@@ -104,6 +110,11 @@ class Scene:
         self.others.append(socket.create_connection((HOME, self.port), timeout=5))
         return self.others[-1]
 
+    def relay(self, from_first: bool, tamper: Callable[[bytes], list[bytes]]) -> Relay:
+        """From now on members come through it."""
+        self.between = Relay(self.port, from_first, tamper)
+        return self.between
+
     def take_gpus(self) -> None:
         """Everybody whose turn comes takes them."""
         for _ in self.ticking:
@@ -131,12 +142,70 @@ class Scene:
         return {peer.go for peer in self.ticking.values()}
 
 
+class Relay:
+    """Stands between a member and the first agent, and does once as ``tamper`` says to what one of them says.
+
+    passed: the lines that went through, by whether they were the first agent's.
+    """
+
+    def __init__(self, port: int, from_first: bool, tamper: Callable[[bytes], list[bytes]]) -> None:
+        self._first_port = port
+        self._server = socket.create_server((HOME, 0))
+        self.port = self._server.getsockname()[1]
+        self._from_first = from_first
+        self._tamper = tamper
+        self._ends: dict[bool, socket.socket] = {}  # by whether it is the first agent's
+        self.passed: dict[bool, list[bytes]] = {False: [], True: []}
+        self.tampered = False
+        self.was_hung_up_on = False
+
+    def tick(self) -> None:
+        if select.select([self._server], [], [], 0)[0]:
+            self.passed = {False: [], True: []}
+            self._ends = {False: self._server.accept()[0]}
+            self._ends[True] = socket.create_connection((HOME, self._first_port))
+            for end in self._ends.values():
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for is_first, end in list(self._ends.items()):
+            if not select.select([end], [], [], 0)[0]:
+                continue
+            try:
+                data = end.recv(1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                self.was_hung_up_on = True
+                self._hang_up()
+                return
+            for line in data.splitlines():
+                # Until the greeting is over there is nothing that tampering could achieve.
+                is_due = (
+                    not self.tampered and is_first is self._from_first and len(self.passed[is_first]) >= 2
+                )
+                self.tampered = self.tampered or is_due
+                for said in self._tamper(line) if is_due else [line]:
+                    self.passed[is_first].append(said)
+                    with contextlib.suppress(ConnectionError):
+                        self._ends[not is_first].sendall(said + b"\n")
+
+    def filenos(self) -> list[int]:
+        return [self._server.fileno(), *(end.fileno() for end in self._ends.values())]
+
+    def _hang_up(self) -> None:
+        for end in self._ends.values():
+            end.close()
+        self._ends = {}
+
+    def close(self) -> None:
+        self._hang_up()
+        self._server.close()
+
+
 def close(peer: Peers) -> None:
     """As the kernel does when its process is gone: without a word."""
     if isinstance(peer, First):
-        if peer._listener is not None:
-            peer._listener.close()
-        for wire in (*peer._wires.values(), *(wire for wire, _ in peer._new)):
+        peer._acceptor.close()
+        for wire in peer._wires.values():
             wire.close()
     elif isinstance(peer, Member):
         peer.close()
@@ -171,6 +240,8 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
             close(peer)
         for sock in scene.others:
             sock.close()
+        if scene.between:
+            scene.between.close()
 
 
 @pytest.fixture
@@ -276,23 +347,25 @@ def test_a_rank_that_the_attempt_has_not_is_refused(attempt: Callable[..., Scene
     sock = scene.stranger()
     scene.settle()
     nonce = json.loads(sock.recv(4096))["nonce"]
-    proof = scene.ticking[0]._proof(nonce, rank)
-    hello = {
-        "rank": rank,
-        "node": "n",
-        "queue": "a",
-        "code": "x",
-        "address": HOME,
-        "nonce": "",
-        "proof": proof,
-    }
-    sock.sendall(json.dumps(hello).encode() + b"\n")
+    said = Direction(session_key(bytes.fromhex(TOKEN), nonce, "00", rank), OTHER)
+    introduction = said.seal(b'{"node": "n", "queue": "a", "code": "x", "address": "127.0.0.1"}')
+    sock.sendall(json.dumps({"rank": rank, "nonce": "00"}).encode() + b"\n" + introduction + b"\n")
     scene.settle()
     assert is_closed(sock)
     assert scene.ticking[0].waiting_for == ["node 1"]
 
 
-def test_a_member_does_as_told_by_the_first_agent_alone(attempt: Callable[..., Scene]) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        [b'{"go": ["evil", 1]}', b'{"verdict": ["failed", "", 0]}'],
+        [Direction(session_key(b"guessed", "00", "00", 1), FIRST).seal(b'{"go": ["evil", 1]}')],
+    ],
+    ids=["without-a-code", "with-a-guessed-one"],
+)
+def test_a_member_does_as_told_by_the_first_agent_alone(
+    attempt: Callable[..., Scene], said: list[bytes]
+) -> None:
     scene = attempt("ab", "xx")
     with socket.create_server((HOME, 0)) as server:
         document = {"port": server.getsockname()[1], "addresses": [HOME]}
@@ -300,14 +373,54 @@ def test_a_member_does_as_told_by_the_first_agent_alone(attempt: Callable[..., S
         scene.begin(1)
         sock, _ = server.accept()
     with sock:
-        sock.sendall(b'{"nonce": "00"}\n{"go": ["evil", 1]}\n{"verdict": ["failed", "", 0]}\n')
-        scene.settle()
-        sock.sendall(b'{"proof": "00"}\n')
+        sock.sendall(b'{"nonce": "00"}\n' + b"".join(line + b"\n" for line in said))
         scene.settle()
         sock.settimeout(5)
         assert is_closed(sock)
     assert scene.goes() == {None}
     assert scene.verdicts() == {None}
+
+
+def altered(line: bytes) -> list[bytes]:
+    return [line.replace(b"true", b"null")]
+
+
+@pytest.mark.parametrize("from_first", [False, True], ids=["of-the-member", "of-the-first"])
+@pytest.mark.parametrize(
+    "tamper",
+    [lambda line: [line, line], lambda line: [], altered, lambda line: [line, b'{"stop": ["stopped", ""]}']],
+    ids=["replayed", "dropped", "altered", "with-more"],
+)
+def test_what_was_tampered_with_on_its_way_ends_the_connection(
+    attempt: Callable[..., Scene], from_first: bool, tamper: Callable[[bytes], list[bytes]]
+) -> None:
+    scene = attempt("ab", "xx")
+    scene.begin(0)
+    relay = scene.relay(from_first, tamper)
+    scene.begin(1)
+    scene.take_gpus()
+    scene.say_ready()
+    scene.pass_s(5)  # a message that is missing is missed when the next one comes
+    assert relay.tampered
+    assert relay.was_hung_up_on
+    assert scene.verdicts() == {None}
+    assert scene.goes() == {(HOME, 4711)}  # over the connection after that, which nobody tampered with
+
+
+def test_what_was_said_over_one_connection_counts_on_no_other(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "xx")
+    scene.begin(0)
+    relay = scene.relay(False, lambda line: [line])
+    scene.begin(1)
+    scene.take_gpus()
+    scene.die(1)
+    scene.settle()
+    assert len(relay.passed[False]) >= 3
+    sock = scene.stranger()
+    sock.sendall(b"".join(line + b"\n" for line in relay.passed[False]))
+    scene.settle()
+    assert is_closed(sock)
+    assert not scene.ticking[0]._wires  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
