@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from mllaunch_agent import protocol
+from mllaunch_agent.guarding import dismiss, fork_guard
 from mllaunch_agent.leases import Lease, Queue, Waiting
 from mllaunch_agent.probes.gpu import Gpus
 
@@ -47,8 +47,7 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
     finally:
         ticket.leave()
         if guard is not None:
-            os.kill(guard, 9)
-            os.waitpid(guard, 0)
+            dismiss(guard)
 
 
 def await_turn(supervisor: Supervisor) -> bool:
@@ -87,8 +86,7 @@ def _await(supervisor: Supervisor, has_come: Callable[[Peers], bool]) -> bool:
             supervisor.sleep(_SOON_S)
     finally:
         if guard is not None:
-            os.kill(guard, 9)
-            os.waitpid(guard, 0)
+            dismiss(guard)
 
 
 def _users(gpus: Gpus, uuid: str, secrets: List[str]) -> List[Dict[str, Any]]:
@@ -117,23 +115,3 @@ def holder(supervisor: Supervisor) -> Dict[str, Any]:
         "user": spec["user"],
         "pid": os.getpid(),
     }
-
-
-def fork_guard(supervisor: Supervisor) -> int:
-    """While there is no shim yet, a process that does only the other half of a shim's work: revive the supervisor."""
-    from mllaunch_agent.supervisor import revive
-
-    reader, writer = supervisor.alive
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        for fd in (supervisor.lock, writer, *supervisor.peer_fds()):
-            os.close(fd)
-        poll = select.poll()
-        poll.register(reader, 0)
-        poll.poll()
-        revive(supervisor.spec, supervisor.lease, reader)
-    finally:
-        os._exit(0)
-    return 0  # not reached
