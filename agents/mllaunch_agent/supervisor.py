@@ -20,6 +20,7 @@ from mllaunch_agent import (
     __version__,
     diskguard,
     finishing,
+    guarding,
     leases,
     node,
     outcome,
@@ -140,10 +141,18 @@ class Supervisor:
         spec = self.spec
         if spec.get("meeting") is None:
             return None
-        if self.events.has(protocol.PEERS_READY):
-            return peers.make(spec, "", "", free_port)  # neither is of interest any more
         queue = leases.queue_name(spec["lease_dir"]) if spec["gpus"] else ""
-        return peers.make(spec, _code_of(spec), queue, free_port)
+        return peers.make(spec, queue, free_port)
+
+    def _say_code(self) -> bool:
+        """Tell the other nodes what the code is here; False if the attempt is to stop."""
+        if self.peers is None:
+            return True
+        found: List[str] = []
+        if not guarding.beside(self, lambda: found.append(_code_of(self.spec)), may_leave=True):
+            return False
+        self.peers.say_code(found[0])
+        return True
 
     @property
     def master(self) -> Tuple[str, int]:
@@ -160,7 +169,7 @@ class Supervisor:
     def _begin(self) -> None:
         try:
             self.peers = self.peers or self._meet_peers()
-            if not queueing.await_turn(self):
+            if not (self._say_code() and queueing.await_turn(self)):
                 self._end()
                 return
             if self.lease is None and self.spec["gpus"]:

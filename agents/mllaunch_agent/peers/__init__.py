@@ -16,7 +16,7 @@ from mllaunch_agent.peers.interface import Peers, Verdict
 __all__ = ["Peers", "Verdict", "make"]
 
 
-def make(spec: protocol.TaskSpec, code: str, queue: str, free_port: Callable[[], int]) -> Optional[Peers]:
+def make(spec: protocol.TaskSpec, queue: str, free_port: Callable[[], int]) -> Optional[Peers]:
     """None for an attempt on one node."""
     meeting = spec["meeting"]
     if meeting is None:
@@ -24,7 +24,7 @@ def make(spec: protocol.TaskSpec, code: str, queue: str, free_port: Callable[[],
     if spec["node_rank"] == 0:
         from mllaunch_agent.peers.first import First
 
-        return First(spec, meeting, code, queue, free_port)
+        return First(spec, meeting, queue, free_port)
     from mllaunch_agent.peers.member import Member
 
-    return Member(spec, meeting, code, queue)
+    return Member(spec, meeting, queue)

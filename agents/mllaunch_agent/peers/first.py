@@ -19,7 +19,6 @@ class _Known(NamedTuple):
 
     node: str
     queue: str
-    code: str
     address: str  # of the first node, as it was reached from there
 
 
@@ -30,15 +29,15 @@ class First(Peers):
         self,
         spec: protocol.TaskSpec,
         meeting: protocol.Meeting,
-        code: str,
         queue: str,
         free_port: Callable[[], int],
     ) -> None:
-        super().__init__(spec, meeting, code, queue)
+        super().__init__(spec, meeting, queue)
         self._free_port = free_port
         self._wires: Dict[int, Wire] = {}
         self._known: Dict[int, _Known] = {}
         self._heard_s: Dict[int, float] = {}
+        self._codes: Dict[int, str] = {}
         self._told: List[int] = []  # those that may take their GPUs
         self._leased: List[int] = []
         self._ready: List[int] = []
@@ -85,7 +84,7 @@ class First(Peers):
 
     def _let_in(self, arrived: Arrival, now_s: float) -> None:
         rank, wire, said = arrived
-        fields = ("node", "queue", "code", "address")
+        fields = ("node", "queue", "address")
         try:
             self._known[rank] = _Known(*(str(said[field]) for field in fields))
         except KeyError:
@@ -111,6 +110,8 @@ class First(Peers):
         return news
 
     def _heed(self, rank: int, message: Message) -> None:
+        if "code" in message:
+            self._codes[rank] = str(message["code"])
         if message.get("leased") and rank not in self._leased:
             self._leased.append(rank)
         if message.get("ready") and rank not in self._ready:
@@ -136,7 +137,10 @@ class First(Peers):
                 words = ", ".join(self.waiting_for)
                 self._decide(Verdict("incomplete", "%s of %d did not come" % (words, self._count), 0))
             return
-        strange = [known.node for known in self._known.values() if known.code != self._code]
+        own = self._codes.get(0)
+        if own is None or len(self._codes) < self._count:
+            return  # it is still being read: of much code for long
+        strange = [known.node for rank, known in self._known.items() if self._codes[rank] != own]
         if strange:
             detail = "the code on %s is not that on %s" % (", ".join(sorted(strange)), self._node)
             self._decide(Verdict("mixed_code", detail, 0))
@@ -167,6 +171,9 @@ class First(Peers):
         address = max(reached, key=lambda way: (not way.startswith("127."), reached.count(way)))
         self.go = (address, self._free_port())
         self._tell_all({"go": list(self.go)})
+
+    def say_code(self, code: str) -> None:
+        self._codes[0] = code
 
     def say_leased(self) -> None:
         if 0 not in self._leased:

@@ -28,13 +28,12 @@ class Peers(abc.ABC):
     are to stop, once that is known.
     """
 
-    def __init__(self, spec: protocol.TaskSpec, meeting: protocol.Meeting, code: str, queue: str) -> None:
+    def __init__(self, spec: protocol.TaskSpec, meeting: protocol.Meeting, queue: str) -> None:
         self._rank = spec["node_rank"]
         self._node = spec["node"]
         self._count = spec["nodes"]
         self._token = bytes.fromhex(meeting["token"])
         self._lease_s = meeting["lease_s"]
-        self._code = code
         self._queue = queue
         self.verdict: Optional[Verdict] = None
         self.go: Optional[Tuple[str, int]] = None
@@ -45,6 +44,10 @@ class Peers(abc.ABC):
     @abc.abstractmethod
     def tick(self, now_s: float) -> None:
         """Send and hear what is due. now_s: seconds since boot."""
+
+    @abc.abstractmethod
+    def say_code(self, code: str) -> None:
+        """What the code is here, which must be the same on all nodes."""
 
     @abc.abstractmethod
     def say_leased(self) -> None:

@@ -15,8 +15,8 @@ from mllaunch_agent.peers.wire import DEAF_S, FAULTS, Message, Wire
 class Member(Peers):
     """The agent of any other node."""
 
-    def __init__(self, spec: protocol.TaskSpec, meeting: protocol.Meeting, code: str, queue: str) -> None:
-        super().__init__(spec, meeting, code, queue)
+    def __init__(self, spec: protocol.TaskSpec, meeting: protocol.Meeting, queue: str) -> None:
+        super().__init__(spec, meeting, queue)
         self._ways = [(address, meeting["port"]) for address in meeting["addresses"]]
         self._way = 0
         self._wire: Optional[Wire] = None
@@ -77,7 +77,7 @@ class Member(Peers):
         wire.say({"rank": self._rank, "nonce": nonce})
         wire.protect(session_key(self._token, first_nonce, nonce, self._rank), own=OTHER, other=FIRST)
         address = self._ways[self._way % len(self._ways)][0]
-        wire.say({"node": self._node, "queue": self._queue, "code": self._code, "address": address})
+        wire.say({"node": self._node, "queue": self._queue, "address": address})
 
     def _obey(self, message: Message) -> None:
         if message.get("turn"):
@@ -103,6 +103,9 @@ class Member(Peers):
             self._lasting.append(message)
             if self._wire is not None and self._is_known:
                 self._wire.say(message)
+
+    def say_code(self, code: str) -> None:
+        self._say({"code": code})
 
     def say_leased(self) -> None:
         self._say({"leased": True})

@@ -27,7 +27,7 @@ HOME = "127.0.0.1"
 class Scene:
     """The agents of one attempt, by rank. Time stands still but for ``pass_s``; who is not in ``ticking`` does nothing.
 
-    queues, codes: of each node, by rank.
+    queues, codes: of each node, by rank; no codes: nobody has read them yet.
     """
 
     def __init__(self, folder: Path, queues: str, codes: str) -> None:
@@ -58,8 +58,10 @@ class Scene:
             "gpus": 1,
             "meeting": meeting,
         }
-        made = peers.make(spec, self.codes[rank], self.queues[rank], lambda: 4711)
+        made = peers.make(spec, self.queues[rank], lambda: 4711)
         assert made is not None
+        if self.codes:
+            made.say_code(self.codes[rank])
         return made
 
     @property
@@ -266,7 +268,7 @@ def test_all_begin_together_and_agree_on_where_the_first_task_is(scene: Scene) -
 
 def test_an_attempt_on_one_node_has_no_peers() -> None:
     spec: Any = {"meeting": None}
-    assert peers.make(spec, "x", "a", lambda: 4711) is None
+    assert peers.make(spec, "a", lambda: 4711) is None
 
 
 def test_nobody_takes_gpus_before_all_have_come(attempt: Callable[..., Scene]) -> None:
@@ -321,6 +323,20 @@ def test_nodes_that_never_come_end_the_attempt_as_incomplete(attempt: Callable[.
     assert scene.verdicts() == {Verdict("incomplete", "node 1, node 3 of 4 did not come", 0)}
 
 
+def test_while_code_is_being_read_all_are_in_touch_and_none_is_missed(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "")
+    scene.begin()
+    scene.pass_s(120)
+    assert scene.verdicts() == {None}
+    assert scene.turns() == []
+    scene.ticking[1].say_code("x")
+    scene.settle()
+    assert scene.turns() == []
+    scene.ticking[0].say_code("x")
+    scene.settle()
+    assert scene.turns() == [0]
+
+
 # --- strangers and damage
 
 
@@ -348,7 +364,7 @@ def test_a_rank_that_the_attempt_has_not_is_refused(attempt: Callable[..., Scene
     scene.settle()
     nonce = json.loads(sock.recv(4096))["nonce"]
     said = Direction(session_key(bytes.fromhex(TOKEN), nonce, "00", rank), OTHER)
-    introduction = said.seal(b'{"node": "n", "queue": "a", "code": "x", "address": "127.0.0.1"}')
+    introduction = said.seal(b'{"node": "n", "queue": "a", "address": "127.0.0.1"}')
     sock.sendall(json.dumps({"rank": rank, "nonce": "00"}).encode() + b"\n" + introduction + b"\n")
     scene.settle()
     assert is_closed(sock)
@@ -382,7 +398,7 @@ def test_a_member_does_as_told_by_the_first_agent_alone(
 
 
 def altered(line: bytes) -> list[bytes]:
-    return [line.replace(b"true", b"null")]
+    return [line.replace(b"}", b" }")]
 
 
 @pytest.mark.parametrize("from_first", [False, True], ids=["of-the-member", "of-the-first"])
