@@ -51,11 +51,12 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
 
 
 def await_turn(supervisor: Supervisor) -> bool:
-    """Until the GPUs of this node may be taken: where an attempt is on several, one node does so after the other.
+    """Until this node may go on: on several, one takes its GPUs after the other, and none does anything before all have
+    come.
 
     False if the run was stopped before.
     """
-    return not supervisor.spec["gpus"] or _await(supervisor, lambda peers: peers.has_turn)
+    return _await(supervisor, lambda peers: peers.has_turn)
 
 
 def await_peers(supervisor: Supervisor) -> bool:

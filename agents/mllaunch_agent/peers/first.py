@@ -145,25 +145,23 @@ class First(Peers):
             detail = "the code on %s is not that on %s" % (", ".join(sorted(strange)), self._node)
             self._decide(Verdict("mixed_code", detail, 0))
             return
-        if not self._needs_turns:
-            self._leased = list(range(self._count))
-        if self._turn() in (0, None):
-            self.has_turn = True
-        turn = self._turn()
-        if turn is not None and turn not in self._told and turn in self._wires:
-            self._wires[turn].say({"turn": True})
-            self._told.append(turn)
+        for rank in self._turns():
+            if rank == 0:
+                self.has_turn = True
+            elif rank in self._wires and rank not in self._told:
+                self._wires[rank].say({"turn": True})
+                self._told.append(rank)
         if len(self._ready) == self._count:
             self._begin()
 
-    def _turn(self) -> Optional[int]:
-        """Whose turn it is to take GPUs: by the names of their queues, so that all runs have the same order."""
-        if len(self._known) < self._count - 1:
-            return None
+    def _turns(self) -> List[int]:
+        """Who may go on: all at once if there are no GPUs to take, else one after the other, by the names of their
+        queues, so that all runs have the same order."""
+        if not self._needs_turns:
+            return list(range(self._count))
         queues = {0: self._queue, **{rank: known.queue for rank, known in self._known.items()}}
-        order = sorted(queues, key=lambda rank: (queues[rank], rank))
-        left = [rank for rank in order if rank not in self._leased]
-        return left[0] if left else None
+        left = [rank for rank in queues if rank not in self._leased]
+        return sorted(left, key=lambda rank: (queues[rank], rank))[:1]
 
     def _begin(self) -> None:
         reached = [known.address for _, known in sorted(self._known.items())]

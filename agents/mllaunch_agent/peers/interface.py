@@ -24,8 +24,8 @@ class Verdict(NamedTuple):
 class Peers(abc.ABC):
     """What both sides have.
 
-    has_turn: this node may take its GPUs. go: (address, port) of the first task, once all may begin. verdict: why all
-    are to stop, once that is known.
+    has_turn: this node may go on, and take its GPUs. go: (address, port) of the first task, once all may begin.
+    verdict: why all are to stop, once that is known.
     """
 
     def __init__(self, spec: protocol.TaskSpec, meeting: protocol.Meeting, queue: str) -> None:

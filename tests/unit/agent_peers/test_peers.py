@@ -36,6 +36,7 @@ class Scene:
         self.queues = queues
         self.codes = codes
         self.addresses = [HOME]
+        self.gpus = 1
         self.ticking: dict[int, Peers] = {}
         self.asleep: list[Peers] = []
         self.others: list[socket.socket] = []
@@ -55,7 +56,7 @@ class Scene:
             "node_rank": rank,
             "nodes": len(self.queues),
             "folder": str(self.folder),
-            "gpus": 1,
+            "gpus": self.gpus,
             "meeting": meeting,
         }
         made = peers.make(spec, self.queues[rank], lambda: 4711)
@@ -279,6 +280,17 @@ def test_nobody_takes_gpus_before_all_have_come(attempt: Callable[..., Scene]) -
     scene.begin(1)
     assert scene.turns() == [0]
     assert scene.ticking[0].waiting_for == []
+
+
+def test_without_gpus_all_go_on_at_once_but_not_before_all_have_come(attempt: Callable[..., Scene]) -> None:
+    scene = attempt()
+    scene.gpus = 0
+    scene.begin(0, 2)
+    assert scene.turns() == []
+    scene.begin(1)
+    assert scene.turns() == [0, 2, 1]
+    scene.say_ready()
+    assert scene.goes() == {(HOME, 4711)}
 
 
 @pytest.mark.parametrize(
