@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, Optional
 
-from mllaunch_agent import node, protocol, system
+from mllaunch_agent import protocol, system
 from mllaunch_agent.peers.acceptor import Acceptor, Arrival
 from mllaunch_agent.peers.interface import ARRIVAL_S, Peers, Verdict
+from mllaunch_agent.peers.memory import Known, Memory, recall, remember
 from mllaunch_agent.peers.wire import FAULTS, Message, Wire
 
 _DETAIL = 1000  # characters
-
-
-class _Known(NamedTuple):
-    """What the first node knows of another."""
-
-    node: str
-    queue: str
-    address: str  # of the first node, as it was reached from there
 
 
 class First(Peers):
@@ -35,36 +26,21 @@ class First(Peers):
         super().__init__(spec, meeting, queue)
         self._free_port = free_port
         self._wires: Dict[int, Wire] = {}
-        self._known: Dict[int, _Known] = {}
-        self._heard_s: Dict[int, float] = {}
         self._codes: Dict[int, str] = {}
-        self._told: List[int] = []  # those that may take their GPUs
+        self._told: List[int] = []  # those that may go on
         self._leased: List[int] = []
         self._ready: List[int] = []
-        self._ended: List[int] = []
         self._folder = spec["folder"]
-        self._recall()
+        # From the agent before this one, if there was one.
+        self._known, self._ended, self.go, self.verdict = recall(self._folder)
+        self.has_turn = self.go is not None
+        self._heard_s = {rank: system.boot_s() for rank in self._known}
         self._waits_since_s: Optional[float] = None
         self._acceptor = Acceptor(self._folder, self._token, self._count, system.boot_s())
         self._needs_turns = spec["gpus"] > 0
 
-    def _recall(self) -> None:
-        """What the agent before this one knew of who belongs to the attempt."""
-        for rank, known, has_ended in node.read_json(self._peers_path()) or ():
-            self._known[rank] = _Known(*known)
-            self._heard_s[rank] = system.boot_s()
-            if has_ended:
-                self._ended.append(rank)
-
     def _remember(self) -> None:
-        found = [[rank, list(known), rank in self._ended] for rank, known in self._known.items()]
-        try:
-            system.write_atomic(self._peers_path(), json.dumps(found).encode())
-        except OSError:
-            pass  # the disk is full: only another agent would miss it
-
-    def _peers_path(self) -> str:
-        return os.path.join(self._folder, "peers.json")
+        remember(self._folder, Memory(self._known, self._ended, self.go, self.verdict))
 
     def tick(self, now_s: float) -> None:
         for arrived in self._acceptor.tick(now_s):
@@ -86,7 +62,7 @@ class First(Peers):
         rank, wire, said = arrived
         fields = ("node", "queue", "address")
         try:
-            self._known[rank] = _Known(*(str(said[field]) for field in fields))
+            self._known[rank] = Known(*(str(said[field]) for field in fields))
         except KeyError:
             wire.close()
             return
@@ -101,7 +77,7 @@ class First(Peers):
     def _news(self, rank: int) -> List[Message]:
         """What one that comes (again) must know."""
         news: List[Message] = []
-        if rank in self._told:
+        if rank in self._told or self.go is not None:
             news.append({"turn": True})
         if self.go is not None:
             news.append({"go": list(self.go)})
@@ -168,6 +144,7 @@ class First(Peers):
         # That by which most have come; of several the first node's, but rather none that only its own machine knows.
         address = max(reached, key=lambda way: (not way.startswith("127."), reached.count(way)))
         self.go = (address, self._free_port())
+        self._remember()
         self._tell_all({"go": list(self.go)})
 
     def say_code(self, code: str) -> None:
@@ -190,6 +167,7 @@ class First(Peers):
         """The first that is heard of counts."""
         if self.verdict is None:
             self.verdict = verdict
+            self._remember()
         self._tell_all({"verdict": list(self.verdict)})
 
     def _tell_all(self, message: Message) -> None:
@@ -201,8 +179,8 @@ class First(Peers):
             if rank not in self._ended and rank not in self._wires and now_s - heard_s > self._lease_s:
                 name = self._known[rank].node
                 detail = "%s has been silent for %d s" % (name, now_s - heard_s)
-                self._decide(Verdict("lost", detail, rank))
                 self._ended.append(rank)  # nobody waits for it any more
+                self._decide(Verdict("lost", detail, rank))
 
     def say_ended(self) -> None:
         pass

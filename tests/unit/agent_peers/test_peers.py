@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -37,6 +38,7 @@ class Scene:
         self.codes = codes
         self.addresses = [HOME]
         self.gpus = 1
+        self.free_port = 4711
         self.ticking: dict[int, Peers] = {}
         self.asleep: list[Peers] = []
         self.others: list[socket.socket] = []
@@ -59,7 +61,7 @@ class Scene:
             "gpus": self.gpus,
             "meeting": meeting,
         }
-        made = peers.make(spec, self.queues[rank], lambda: 4711)
+        made = peers.make(spec, self.queues[rank], lambda: self.free_port)
         assert made is not None
         if self.codes:
             made.say_code(self.codes[rank])
@@ -680,6 +682,54 @@ def test_one_that_takes_over_from_the_first_agent_knows_who_belongs_to_the_attem
     scene.pass_s(LEASE_S + 2)
     verdict = scene.ticking[0].verdict
     assert verdict is not None and verdict.kind == "lost" and "n2" in verdict.detail
+
+
+def test_one_that_takes_over_says_what_the_first_agent_had_said(scene: Scene) -> None:
+    scene.arrange()
+    scene.die(0)
+    scene.free_port = 4712
+    scene.begin(0)
+    assert scene.ticking[0].has_turn
+    scene.pass_s(2)
+    assert scene.goes() == {(HOME, 4711)}
+    scene.ticking[1].say_stop("failed", "rank 1 exited with 1")
+    scene.settle()
+    scene.die(0)
+    scene.ticking[2].say_stop("failed", "rank 2 exited with 2")
+    scene.begin(0)
+    scene.pass_s(2)
+    assert scene.verdicts() == {Verdict("failed", "rank 1 exited with 1", 1)}
+
+
+def test_nobody_is_told_what_would_be_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.take_gpus()
+    kept: list[Any] = []
+    write = system.write_atomic
+
+    def keep(path: str, data: bytes, durable: bool = False) -> None:
+        write(path, data, durable)
+        kept.append((durable, json.loads(data), scene.ticking[1].go, scene.ticking[1].verdict))
+
+    monkeypatch.setattr(system, "write_atomic", keep)
+    scene.say_ready()
+    scene.ticking[0].say_stop("failed", "rank 0 exited with 1")
+    scene.settle()
+    (begun, ended) = kept
+    assert (begun[0], begun[1]["go"], begun[2]) == (True, [HOME, 4711], None)
+    assert (ended[0], ended[1]["verdict"], ended[3]) == (True, ["failed", "rank 0 exited with 1", 0], None)
+    assert scene.verdicts() == {Verdict("failed", "rank 0 exited with 1", 0)}
+
+
+def test_on_a_full_disk_all_are_told_all_the_same(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(system, "write_atomic", refuse)
+    scene.arrange()
+    scene.ticking[0].say_stop("stopped", "ann")
+    scene.settle()
+    assert scene.goes() == {(HOME, 4711)}
+    assert scene.verdicts() == {Verdict("stopped", "ann", 0)}
 
 
 def test_one_that_takes_over_from_a_member_is_told_all_again(scene: Scene) -> None:
