@@ -30,6 +30,7 @@ class First(Peers):
         self._told: List[int] = []  # those that may go on
         self._leased: List[int] = []
         self._ready: List[int] = []
+        self._stops: List[Verdict] = []  # heard in this tick
         self._folder = spec["folder"]
         # From the agent before this one, if there was one.
         self._known, self._ended, self.go, self.verdict = recall(self._folder)
@@ -54,6 +55,10 @@ class First(Peers):
                 wire.close()
                 del self._wires[rank]
             self._heard_s[rank] = wire.heard_s
+        # What is heard at once has no order: but a stop makes tasks fail on other nodes, a failure asks for no stop.
+        for verdict in sorted(self._stops, key=lambda stop: stop.kind == "failed"):
+            self._decide(verdict)
+        self._stops.clear()
         self._look_for_lost(now_s)
         if self.go is None and self.verdict is None:
             self._arrange(now_s)
@@ -94,7 +99,7 @@ class First(Peers):
             self._ready.append(rank)
         if "stop" in message:
             kind, detail = message["stop"]
-            self._decide(Verdict(str(kind), str(detail)[:_DETAIL], rank))
+            self._stops.append(Verdict(str(kind), str(detail)[:_DETAIL], rank))
         if message.get("ended"):
             if rank not in self._ended:
                 self._ended.append(rank)

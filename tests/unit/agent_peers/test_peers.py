@@ -512,6 +512,17 @@ def test_a_failure_on_one_node_is_heard_by_all_and_the_first_counts(scene: Scene
     assert scene.verdicts() == {Verdict("failed", "rank 5 exited with 1", rank)}
 
 
+@pytest.mark.parametrize(("failing", "stopped"), [(1, 2), (2, 1)])
+def test_of_a_stop_and_a_failure_that_are_heard_at_once_the_stop_counts(
+    scene: Scene, failing: int, stopped: int
+) -> None:
+    scene.arrange()
+    scene.ticking[failing].say_stop("failed", "rank 1 exited with 1")
+    scene.ticking[stopped].say_stop("stopped", "ann")
+    scene.settle()
+    assert scene.verdicts() == {Verdict("stopped", "ann", stopped)}
+
+
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_stop_is_heard_by_all_before_they_have_begun_too(scene: Scene, rank: int) -> None:
     scene.ticking[rank].say_stop("stopped", "ann")
