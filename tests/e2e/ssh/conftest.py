@@ -44,6 +44,12 @@ class Nodes:
         found = [host.run("ps", "axww", "-o", "args") for host in self.hosts.hosts if host.is_up]
         return [line for text in found for line in text.splitlines() if "main() supervise" in line]
 
+    def orphans(self) -> list[str]:
+        """What tasks have left on the nodes: the environments of processes that were begun by one."""
+        look = ("sh", "-c", "grep -lz ^MLLAUNCH_RUN_ID= /proc/[0-9]*/environ 2>/dev/null")
+        found = [host.run(*look, check=False) for host in self.hosts.hosts if host.is_up]
+        return [line for text in found for line in text.splitlines()]
+
 
 @pytest.fixture
 def nodes(_hosts: Hosts, repo: Repo) -> Iterator[Nodes]:
@@ -53,3 +59,4 @@ def nodes(_hosts: Hosts, repo: Repo) -> Iterator[Nodes]:
     made = Nodes(_hosts, repo)
     yield made
     until(lambda: not made.agents(), "the agents on the nodes to end", 60)
+    assert not made.orphans()
