@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.harness import Repo, until
+from tests.e2e.ssh import leftovers
 from tests.testbed.hosts import Host, Hosts
 
 
@@ -41,14 +42,11 @@ class Nodes:
 
     def agents(self) -> list[str]:
         """Command lines of what looks after runs on the nodes, and of their tasks' shims."""
-        found = [host.run("ps", "axww", "-o", "args") for host in self.hosts.hosts if host.is_up]
-        return [line for text in found for line in text.splitlines() if "main() supervise" in line]
+        return leftovers.agents(self.hosts.hosts)
 
     def orphans(self) -> list[str]:
-        """What tasks have left on the nodes: the environments of processes that were begun by one."""
-        look = ("sh", "-c", "grep -lz ^MLLAUNCH_RUN_ID= /proc/[0-9]*/environ 2>/dev/null")
-        found = [host.run(*look, check=False) for host in self.hosts.hosts if host.is_up]
-        return [line for text in found for line in text.splitlines()]
+        """What tasks have left running on the nodes."""
+        return leftovers.orphans(self.hosts.hosts)
 
 
 @pytest.fixture
