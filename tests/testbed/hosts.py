@@ -268,6 +268,13 @@ class Hosts:
     def write_known_hosts(self) -> None:
         self.known_hosts.write_text("".join(f"{host.address} {host.key}\n" for host in self.hosts))
 
+    def silent(self, count: int) -> list[str]:
+        """Addresses of the network that nobody has, and of which nobody says so: what is sent there is lost."""
+        found = [f"10.{self.network}.0.{number}" for number in range(254, 254 - count, -1)]
+        for address in found:
+            _run("ip", "neigh", "replace", address, "lladdr", "02:00:00:00:ff:ff", "dev", f"{self.tag}h")
+        return found
+
     def __enter__(self) -> Hosts:
         _run("ip", "netns", "add", self.switch)
         _run("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge")
