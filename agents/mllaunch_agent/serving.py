@@ -287,8 +287,11 @@ class Calls:
             pipe.write(json.dumps(spec).encode("ascii") + b"\n")
         with done.stdout as pipe:
             answer = pipe.readline()
-        if answer != b"ok\n" and not self._attempts.has_begun(run_id, number):
-            raise RuntimeError(answer.decode(errors="replace").strip() or "the agent ended without a word")
+        if answer == b"ok\n":
+            return
+        done.wait()  # until then it still holds the lock of what it has not taken
+        if not self._attempts.has_begun(run_id, number):
+            raise OSError(answer.decode(errors="replace").strip() or "the agent ended without a word")
 
     def do_look(self, run_id: str, number: int) -> Optional[Dict[str, Any]]:
         """How an attempt stands and how much of each stream can be shipped; None if nothing of it is here."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.harness import Repo, until
+from tests.e2e.ssh import leftovers
 from tests.testbed.hosts import Host, Hosts
 
 
@@ -48,8 +49,11 @@ class Nodes:
 
     def agents(self) -> list[str]:
         """Command lines of what looks after runs on the nodes, and of their tasks' shims."""
-        found = [host.run("ps", "axww", "-o", "args") for host in self.hosts.hosts if host.is_up]
-        return [line for text in found for line in text.splitlines() if "main() supervise" in line]
+        return leftovers.agents(self.hosts.hosts)
+
+    def orphans(self) -> list[str]:
+        """What tasks have left running on the nodes."""
+        return leftovers.orphans(self.hosts.hosts)
 
 
 @pytest.fixture
@@ -60,3 +64,4 @@ def nodes(_hosts: Hosts, repo: Repo) -> Iterator[Nodes]:
     made = Nodes(_hosts, repo)
     yield made
     until(lambda: not made.agents(), "the agents on the nodes to end", 60)
+    assert not made.orphans()

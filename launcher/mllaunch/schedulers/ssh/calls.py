@@ -116,11 +116,12 @@ class Calls:
 
     def _failed(self, answer: dict[str, str]) -> MllaunchError:
         message = f"{self.address.name}: {answer['message']}"
+        hint = f"mllaunch doctor --node {self.address.name}"
         if answer["error"] == "not_found":
             return NotFound("not_found", message)
         if answer["error"] == "internal":
-            return InternalError("agent", message, hint=f"mllaunch doctor --node {self.address.name}")
-        return MllaunchError(answer["error"], message)
+            return InternalError("agent", message, hint=hint)
+        return MllaunchError(answer["error"], message, hint=hint)
 
     def close(self) -> None:
         self._pipe.close()

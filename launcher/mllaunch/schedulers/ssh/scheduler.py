@@ -241,7 +241,13 @@ class SshScheduler:
         except NotFound:
             return True  # it never came to choosing
         answers = self._fleet.each(nodes, lambda calls: bool(calls.call("abandon", **_of(attempt))))
-        return all(answer is True for answer in answers.values())
+        if not any(answer is True for answer in answers.values()):
+            return False
+        # Where one node cannot start none does. Those that wait for it need not; one that is silent gives up by itself.
+        waiting = [address for address in nodes if answers[address.name] is False]
+        request: StopRequest = {"by": "mllaunch", "at": system.now(), "now": True}
+        self._fleet.each(waiting, lambda calls: calls.call("stop", **_of(attempt), request=request))
+        return True
 
     # --- afterwards ----------------------------------------------------------------------------------------------
 
