@@ -66,6 +66,9 @@ class Scheduler(Protocol):
     def abandon(self, attempt: AttemptRef) -> bool:
         """Make sure that a submission which broke off never starts; False if it goes on or has started."""
 
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        """After a start that failed: make sure that nothing starts; False if something has, or that cannot be known."""
+
     def retry(self, failed: AttemptRef) -> None:
         """Start the attempt after ``failed`` with the same specification. Harmless when repeated."""
 

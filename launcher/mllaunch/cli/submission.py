@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mllaunch.domain.job import LOCAL, SSH
-from mllaunch.errors import UsageError
+from mllaunch.errors import MllaunchError, UsageError
 
 if TYPE_CHECKING:
     from mllaunch.config import Config
@@ -193,7 +193,11 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         )
         environ = app.environ if job.backend == LOCAL else {}
         spec = usecase.task_spec(run, job, tree, place, environ, what.python, container, what.checkpoint)
-        usecase.start(app.log, scheduler, run, spec)
+        try:
+            usecase.start(app.log, scheduler, run, spec)
+        except MllaunchError:
+            app.follow_detached()  # which finds out what became of it
+            raise
     if snapshot.git_dir != app.code.path:  # whose commits are kept there anyway
         snapshots.pin(snapshot)
     placement = _placement(app, run)
@@ -205,7 +209,6 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
 def _kept_tree(app: App, snapshot: Snapshot, in_place: bool) -> str | None:
     """The folder of the commit's files. A run in place is only compared with it, and does without where it must."""
     from mllaunch.capture import trees
-    from mllaunch.errors import MllaunchError
 
     try:
         return trees.ensure(app.trees, snapshot)

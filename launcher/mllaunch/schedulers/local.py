@@ -165,3 +165,6 @@ class LocalScheduler:
     def abandon(self, attempt: AttemptRef) -> bool:
         """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
         return self._attempts.abandon(*attempt)
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        return self._attempts.withdraw(*attempt)

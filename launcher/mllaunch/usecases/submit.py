@@ -168,12 +168,20 @@ def add(log: RunLog, run: Run, ids: Ids, chosen: str | None) -> Run:
 
 
 def start(log: RunLog, scheduler: Scheduler, run: Run, spec: TaskSpec) -> None:
-    """Hand the run to the scheduler. Whatever goes wrong here is on record as the run's end."""
+    """Hand the run to the scheduler. What goes wrong here is on record as the run's end, unless it may have started all
+    the same: then it is for the collector to find out."""
     from mllaunch.domain.state import Reason
 
     try:
         scheduler.start(spec)
     except MllaunchError as e:
+        if not scheduler.withdraw(attempt(run)):
+            raise type(e)(
+                e.code,
+                f"{e.message}; {run.name} may have started all the same",
+                evidence=e.evidence,
+                hint=f"mllaunch show {run.name}   tells, once its node answers",
+            ) from e
         reason = Reason(e.code, e.message, "launcher")
         log.set_status(run.id, RunStatus(State.FAILED, reason, seal="unsealed"))
         raise

@@ -61,6 +61,7 @@ class SshScheduler:
         self._lease_s = lease_s
         self._chosen: list[Address] = []
         self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
+        self._asked: set[str] = set()  # nodes that were asked to start
         self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
         self._telling = threading.Lock()
 
@@ -196,6 +197,7 @@ class SshScheduler:
             if spec["checkpoint"] is not None:
                 copy = self._copies[calls.address.name]
                 own["checkpoint"] = {**spec["checkpoint"], "source": copy.place, "verified": copy.keys}
+            self._asked.add(calls.address.name)
             calls.call("start", spec=own)
 
         # The code goes to all at once, so that those who start later need not be waited for.
@@ -236,15 +238,23 @@ class SshScheduler:
         """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
         if system.is_locked(os.path.join(self._folder(attempt.run_id), "submit.lock")):
             return False
+        return self._rule_out(attempt, never_asked=())
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        return self._rule_out(attempt, never_asked=[name for name in self.nodes if name not in self._asked])
+
+    def _rule_out(self, attempt: AttemptRef, never_asked: Sequence[str]) -> bool:
+        """never_asked: nodes of which is known that nobody has asked them to start it."""
         try:
             nodes = self._nodes(attempt)
         except NotFound:
             return True  # it never came to choosing
-        answers = self._fleet.each(nodes, lambda calls: bool(calls.call("abandon", **_of(attempt))))
-        if not any(answer is True for answer in answers.values()):
+        perhaps = [address for address in nodes if address.name not in never_asked]
+        answers = self._fleet.each(perhaps, lambda calls: bool(calls.call("abandon", **_of(attempt))))
+        if not never_asked and not any(answer is True for answer in answers.values()):
             return False
         # Where one node cannot start none does. Those that wait for it need not; one that is silent gives up by itself.
-        waiting = [address for address in nodes if answers[address.name] is False]
+        waiting = [address for address in perhaps if answers[address.name] is False]
         request: StopRequest = {"by": "mllaunch", "at": system.now(), "now": True}
         self._fleet.each(waiting, lambda calls: calls.call("stop", **_of(attempt), request=request))
         return True
