@@ -147,7 +147,7 @@ class App:
             return self.scheduler
         from mllaunch.schedulers.ssh.scheduler import SshScheduler
 
-        self.ssh = SshScheduler(self.home, self.fleet(config), named, config.ssh.lease_s)
+        self.ssh = SshScheduler(self.home, self.fleet(config), named, config.ssh.lease_s, config.keep_s)
         return self.ssh
 
     def fleet(self, config: Config) -> Fleet:

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from mllaunch.usecases.rounds import Rounds
 from mllaunch_agent import system
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def run(home: str, collector: Collector) -> None:
     if lock is None:
         return
     time.sleep(_SETTLE_S)
-    while collector.collect_unsettled(events_only=_is_short(home) and _is_printing(collector)):
+    rounds = Rounds(collector)
+    while rounds.go(events_only=_is_short(home) and _is_printing(collector)):
         time.sleep(_PAUSE_S)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.times import seconds_between
 from mllaunch.ports import AttemptRef, BlobStore, RunLog, StreamRef
 
 
@@ -100,7 +101,7 @@ def look(
         tuple(held for attempt in attempts if (held := keeper.held_bytes(attempt)) is not None),
         missing(blobs, run, status, log.views(run.id)),
         log_bytes,
-        _seconds(status.ended_at or run.submitted_at, now),
+        seconds_between(status.ended_at or run.submitted_at, now),
         spared,
     )
 
@@ -145,12 +146,3 @@ def _free(attempt: AttemptRef, item: Item, keeper: Keeper) -> None:
         keeper.discard(attempt)
     else:
         keeper.release_streams(attempt)
-
-
-def _seconds(start: str, end: str) -> float:
-    from datetime import datetime
-
-    def parsed(text: str) -> datetime:
-        return datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
-
-    return (parsed(end) - parsed(start)).total_seconds()

@@ -31,21 +31,30 @@ if TYPE_CHECKING:
 __all__ = ["SshScheduler"]
 
 _LEASE_S = 1800.0
+_KEEP_S = 7 * 86400.0
 
 
 class SshScheduler:
     """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
 
-    lease_s: how long a node of an attempt may be silent before the others go on without it.
+    lease_s: how long a node of an attempt may be silent before it counts as lost. keep_s: how long code that nothing
+    uses any more stays on the nodes.
     """
 
     name = "ssh"
 
-    def __init__(self, home: str, fleet: Fleet, named: Sequence[str] = (), lease_s: float = _LEASE_S) -> None:
+    def __init__(
+        self,
+        home: str,
+        fleet: Fleet,
+        named: Sequence[str] = (),
+        lease_s: float = _LEASE_S,
+        keep_s: float = _KEEP_S,
+    ) -> None:
         self._home = home
         self._fleet = fleet
         self._named = tuple(named)
-        self._lease_s = lease_s
+        self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self._chosen: list[Address] = []
         self._telling = threading.Lock()
 
@@ -92,7 +101,7 @@ class SshScheduler:
     def start(self, spec: TaskSpec) -> None:
         attempt = AttemptRef(spec["run_id"], spec["attempt"])
         nodes = self._chosen
-        self._record(attempt, nodes)
+        self._record(attempt, {"nodes": [a._asdict() for a in nodes], **self._terms})
         listed = code.listing(spec["tree"], spec["cache"]) if spec["tree"] else None
         per_node = len(spec["tasks"])
 
@@ -128,7 +137,7 @@ class SshScheduler:
             "token": os.urandom(32).hex(),
             "addresses": [],
             "port": 0,
-            "lease_s": self._lease_s,
+            "lease_s": self.lease_s(attempt),
         }
         begin(calls, meeting)
         there = calls.call("meeting", **_of(attempt))
@@ -139,7 +148,7 @@ class SshScheduler:
     def retry(self, failed: AttemptRef) -> None:
         nodes = self._nodes(failed)
         following = failed._replace(number=failed.number + 1)
-        self._record(following, nodes)
+        self._record(following, self._placement(failed))
         self._meet(
             following, nodes, lambda calls, meeting: calls.call("retry", **_of(failed), meeting=meeting)
         )
@@ -196,12 +205,17 @@ class SshScheduler:
     def _stop_path(self, attempt: AttemptRef) -> str:
         return os.path.join(self._folder(attempt.run_id), f"{attempt.number}.stop.json")
 
-    def revive(self, attempt: AttemptRef) -> None:
-        self._fleet.each(self._nodes(attempt), lambda calls: calls.call("revive", **_of(attempt)))
+    def revive(self, attempt: AttemptRef, node: str) -> None:
+        for address in self._nodes(attempt):
+            if address.name == node:
+                self._fleet.calls(address).call("revive", **_of(attempt))
 
-    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
+    def lease_s(self, attempt: AttemptRef) -> float:
+        return float(self._placement(attempt).get("lease_s", _LEASE_S))
+
+    def files(self, attempt: AttemptRef, node: str | None = None) -> dict[str, NodeFiles | None]:
         try:
-            nodes = self._nodes(attempt)
+            nodes = [address for address in self._nodes(attempt) if node in (None, address.name)]
         except NotFound:
             return {}
 
@@ -216,12 +230,12 @@ class SshScheduler:
             return RemoteFiles(calls, attempt, found) if found is not None else None
 
         answers = self._fleet.each(nodes, look)
-        found: dict[str, NodeFiles] = {}
+        found: dict[str, NodeFiles | None] = {}
         for name, answer in answers.items():
             if isinstance(answer, MllaunchError):
                 silent = Unreachable(answer.code, answer.message, evidence=answer.evidence, hint=answer.hint)
                 found[name] = SilentFiles(silent)
-            elif answer is not None:
+            else:
                 found[name] = answer
         return found
 
@@ -230,21 +244,23 @@ class SshScheduler:
     def _folder(self, run_id: str) -> str:
         return os.path.join(self._home, "placements", run_id)
 
-    def _record(self, attempt: AttemptRef, nodes: Sequence[Address]) -> None:
+    def _record(self, attempt: AttemptRef, document: Mapping[str, Any]) -> None:
         path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
-        document = {"nodes": [address._asdict() for address in nodes]}
         system.write_atomic(path, json.dumps(document).encode(), durable=True)
 
     def _nodes(self, attempt: AttemptRef) -> list[Address]:
         """NotFound if it was placed nowhere."""
+        return [Address(**fields) for fields in self._placement(attempt)["nodes"]]
+
+    def _placement(self, attempt: AttemptRef) -> dict[str, Any]:
         path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
         data = system.read_file(path)
         if data is None:
             raise NotFound("placement", f"attempt {attempt.number} was placed on no node")
-        return [Address(**fields) for fields in json.loads(data)["nodes"]]
+        return dict(json.loads(data))
 
     def nodes_of(self, attempt: AttemptRef) -> list[str]:
-        """The names of an attempt's nodes, in the order of ranks."""
+        """The names of an attempt's nodes, in the order of ranks. NotFound if it was placed nowhere."""
         return [address.name for address in self._nodes(attempt)]
 
     def forget(self, run_id: str) -> None:
