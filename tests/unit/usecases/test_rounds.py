@@ -1,11 +1,17 @@
-"""Each node is asked by a thread of its own, so one that hangs keeps nobody else waiting."""
+"""Each node is asked by a thread of its own, so one that hangs keeps nobody else waiting; and what it need not keep is
+freed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from mllaunch.domain.run import Run
+import pytest
+
+from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.state import State
+from mllaunch.errors import Unreachable
 from mllaunch.usecases.rounds import Rounds
 from tests.conformance.runs import SPEC, make_run
 from tests.fakes.nodes import Nodes
@@ -26,8 +32,25 @@ class Thread:
         self.alive = False
 
 
+class Disks:
+    def __init__(self, to_free: dict[str, list[str]]) -> None:
+        self._to_free = to_free
+        self.freed: list[tuple[str, str]] = []
+
+    def to_free(self) -> dict[str, list[str]]:
+        return self._to_free
+
+    def free(self, run_id: str, node: str) -> None:
+        self.freed.append((run_id, node))
+        if node == "silent":
+            raise Unreachable("unreachable", "silent")
+
+
 class Collecting:
-    """A collector that says what it was asked for: (run, node)."""
+    """A collector that says what it was asked for: (run, node). Its run log has what it says that was sealed."""
+
+    seal = "sealed-complete"
+    blobs = None
 
     def __init__(self, places: dict[str, list[str]]) -> None:
         self.runs = [
@@ -40,6 +63,16 @@ class Collecting:
     def unsettled(self) -> list[Run]:
         return self.runs
 
+    @property
+    def log(self) -> Collecting:
+        return self
+
+    def get(self, run_id: str) -> tuple[Run, RunStatus]:
+        return make_run(1), RunStatus(State.SUCCEEDED, seal=self.seal)
+
+    def views(self, run_id: str) -> dict[tuple[int, str], Any]:
+        return {(1, "a"): {"seal": {"streams": {}}}}
+
     def scheduler(self, run: Run) -> Nodes:
         return Nodes(*self._places[run.name])
 
@@ -47,7 +80,9 @@ class Collecting:
         self.asked.append((run.name, node))
 
 
-def rounds(places: dict[str, list[str]]) -> tuple[Rounds, Collecting, list[Thread]]:
+def rounds(
+    places: dict[str, list[str]], disks: Disks | None = None
+) -> tuple[Rounds, Collecting, list[Thread]]:
     threads: list[Thread] = []
 
     def start(act: Callable[[], None]) -> Thread:
@@ -55,7 +90,7 @@ def rounds(places: dict[str, list[str]]) -> tuple[Rounds, Collecting, list[Threa
         return threads[-1]
 
     collecting: Any = Collecting(places)
-    return Rounds(collecting, start), collecting, threads
+    return Rounds(collecting, disks or Disks({}), start), collecting, threads
 
 
 def test_a_node_that_hangs_is_not_asked_again_and_keeps_neither_others_nor_this_machine_waiting() -> None:
@@ -77,3 +112,30 @@ def test_a_node_that_hangs_is_not_asked_again_and_keeps_neither_others_nor_this_
 def test_it_is_over_when_nothing_more_can_come() -> None:
     made, _, threads = rounds({})
     assert made.go(events_only=False) == 0 and threads == []
+
+
+def test_a_run_that_has_settled_is_freed_on_each_of_its_nodes_before_it_is_over() -> None:
+    disks = Disks({})
+    made, collecting, threads = rounds({"one": ["a", "silent"]}, disks)
+    made.go(events_only=False)
+    for thread in threads:
+        thread.finish()
+    [run] = collecting.runs
+    collecting.runs = []
+    assert made.go(events_only=False) == 2
+    assert made.go(events_only=False) == 2  # they are at it
+    for thread in threads[2:]:
+        thread.finish()
+    assert made.go(events_only=False) == 0  # one that does not answer is for the next collector
+    assert sorted(disks.freed) == [(run.id, "a"), (run.id, "silent")]
+
+
+@pytest.mark.parametrize("seal", ["sealed-complete", "unsealed"])
+def test_what_an_earlier_collector_could_not_free_is_freed_once_the_run_log_has_it(seal: str) -> None:
+    disks = Disks({"old": ["a"]})
+    made, collecting, threads = rounds({}, disks)
+    collecting.seal = seal
+    assert made.go(events_only=False) == 1
+    threads[0].finish()
+    assert disks.freed == ([("old", "a")] if seal == "sealed-complete" else [])
+    assert made.go(events_only=False) == 0

@@ -1,7 +1,6 @@
 """Runs on machines reached by SSH.
 
-Which nodes an attempt is on lies in HOME/placements/RUN/ATTEMPT.json, written before anything starts: so every later
-command finds them.
+Which nodes an attempt is on is recorded before anything starts (placements.py): so every later command finds them.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,8 @@ from mllaunch.ports import AttemptRef, NodeFiles
 from mllaunch.schedulers.ssh import code
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.fleet import Fleet
+from mllaunch.schedulers.ssh.keeping import Disks
+from mllaunch.schedulers.ssh.placements import Placements
 from mllaunch.schedulers.ssh.transport import Address
 from mllaunch_agent import system
 
@@ -51,7 +51,8 @@ class SshScheduler:
         lease_s: float = _LEASE_S,
         keep_s: float = _KEEP_S,
     ) -> None:
-        self._home = home
+        self._placements = Placements(home)
+        self.disks = Disks(self._placements, fleet)
         self._fleet = fleet
         self._named = tuple(named)
         self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
@@ -101,7 +102,7 @@ class SshScheduler:
     def start(self, spec: TaskSpec) -> None:
         attempt = AttemptRef(spec["run_id"], spec["attempt"])
         nodes = self._chosen
-        self._record(attempt, {"nodes": [a._asdict() for a in nodes], **self._terms})
+        self._placements.record(attempt, {"nodes": [a._asdict() for a in nodes], **self._terms})
         listed = code.listing(spec["tree"], spec["cache"]) if spec["tree"] else None
         per_node = len(spec["tasks"])
 
@@ -148,7 +149,7 @@ class SshScheduler:
     def retry(self, failed: AttemptRef) -> None:
         nodes = self._nodes(failed)
         following = failed._replace(number=failed.number + 1)
-        self._record(following, self._placement(failed))
+        self._placements.record(following, self._placements.read(failed))
         self._meet(
             following, nodes, lambda calls, meeting: calls.call("retry", **_of(failed), meeting=meeting)
         )
@@ -211,7 +212,7 @@ class SshScheduler:
                 self._fleet.calls(address).call("revive", **_of(attempt))
 
     def lease_s(self, attempt: AttemptRef) -> float:
-        return float(self._placement(attempt).get("lease_s", _LEASE_S))
+        return float(self._placements.read(attempt).get("lease_s", _LEASE_S))
 
     def files(self, attempt: AttemptRef, node: str | None = None) -> dict[str, NodeFiles | None]:
         try:
@@ -242,30 +243,15 @@ class SshScheduler:
     # --- placements ----------------------------------------------------------------------------------------------
 
     def _folder(self, run_id: str) -> str:
-        return os.path.join(self._home, "placements", run_id)
-
-    def _record(self, attempt: AttemptRef, document: Mapping[str, Any]) -> None:
-        path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
-        system.write_atomic(path, json.dumps(document).encode(), durable=True)
+        return self._placements.folder(run_id)
 
     def _nodes(self, attempt: AttemptRef) -> list[Address]:
         """NotFound if it was placed nowhere."""
-        return [Address(**fields) for fields in self._placement(attempt)["nodes"]]
-
-    def _placement(self, attempt: AttemptRef) -> dict[str, Any]:
-        path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
-        data = system.read_file(path)
-        if data is None:
-            raise NotFound("placement", f"attempt {attempt.number} was placed on no node")
-        return dict(json.loads(data))
+        return self._placements.nodes(attempt)
 
     def nodes_of(self, attempt: AttemptRef) -> list[str]:
         """The names of an attempt's nodes, in the order of ranks. NotFound if it was placed nowhere."""
         return [address.name for address in self._nodes(attempt)]
-
-    def forget(self, run_id: str) -> None:
-        """Nothing of the run is on any node any more."""
-        shutil.rmtree(self._folder(run_id), ignore_errors=True)
 
 
 class RemoteFiles:
