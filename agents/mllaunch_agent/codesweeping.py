@@ -106,7 +106,8 @@ def _in_use(home: str) -> Tuple[List[str], str]:
 def _contents(home: str, links: Counted[Tuple[int, int]]) -> Iterator[Tuple[str, os.stat_result]]:
     """Contents that no tree but those to be removed has: links counts theirs."""
     for folder in _listed(os.path.join(home, "contents")):
-        found = {path: os.lstat(path) for path in _listed(folder) if os.path.isfile(path)}
+        seen = {path: _stat(path) for path in _listed(folder)}
+        found = {path: info for path, info in seen.items() if info is not None}
         for path, info in found.items():
             # A tree that has it as an executable has a copy; another is made of it, not sent.
             copy = found.get(path + ".x", info)
@@ -184,9 +185,15 @@ def _counted(trees: List[str]) -> Tuple[Counted[Tuple[int, int]], int]:
     return links, size
 
 
+def _stat(path: str) -> Optional[os.stat_result]:
+    """None if it is gone: what is sent gets its name only when it is whole."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
 def _modified_s(path: str) -> float:
     """0 of what is not there."""
-    try:
-        return os.lstat(path).st_mtime
-    except FileNotFoundError:
-        return 0.0
+    info = _stat(path)
+    return 0.0 if info is None else info.st_mtime

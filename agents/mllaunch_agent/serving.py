@@ -16,7 +16,16 @@ import sys
 import time
 from typing import Any, BinaryIO, Dict, List, NamedTuple, Optional
 
-from mllaunch_agent import PROTOCOL_VERSION, __version__, codesweeping, node, protocol, starting, system
+from mllaunch_agent import (
+    PROTOCOL_VERSION,
+    __version__,
+    codekeeping,
+    codesweeping,
+    node,
+    protocol,
+    starting,
+    system,
+)
 from mllaunch_agent.attempts import Attempts
 from mllaunch_agent.codekeeping import CodeKeeping, Damaged
 
@@ -317,7 +326,11 @@ class Calls:
 
     def do_unused(self, for_s: float) -> Dict[str, int]:
         """Code that nothing here has used for so long, and what freeing it would give."""
-        return _summary(codesweeping.find(self._home, for_s))
+        lock = system.share_lock(codekeeping.lock_path(self._home))  # nobody sweeps meanwhile
+        try:
+            return _summary(codesweeping.find(self._home, for_s))
+        finally:
+            os.close(lock)
 
     def do_sweep(self, for_s: float, seldom: bool) -> Optional[Dict[str, int]]:
         """Free it. None if somebody is sending code now, or it was done of late and need be done seldom only."""

@@ -9,7 +9,8 @@ from mllaunch.domain.job import JobSpec
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import Reason, State
 
-NODE_LOST = "node_lost"  # the reason of a run whose node has been silent for too long
+NODE_LOST = "node_lost"  # reasons: a node has been silent for too long
+FOLDER_LOST = "folder_lost"  # what a node kept is gone
 
 
 class Parent(NamedTuple):

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mllaunch.domain import view as folding
-from mllaunch.domain.run import NODE_LOST, RunStatus
+from mllaunch.domain.run import FOLDER_LOST, NODE_LOST, RunStatus
 from mllaunch.domain.state import Reason, State
 from mllaunch_agent.protocol import PEER_FAILED
 
@@ -34,8 +34,9 @@ def run_status(
         view = {**view, "state": State.RUNNING.value, "reason": None, "exit_code": None}
     state = State(view["state"])
     reason = Reason(**view["reason"]) if view["reason"] else None
-    if given_up and reason is not None:
-        reason = reason._replace(retryable=False)  # what goes on on a lost node may still write
+    unsure = given_up or any(v["reason"] and v["reason"]["code"] == FOLDER_LOST for v in nodes)
+    if unsure and reason is not None:
+        reason = reason._replace(retryable=False)  # what is not known to be dead may still write
     if wants_retry(max_retries, number, state, reason):
         waiting = f"attempt {number + 1} follows: attempt {number} {reason.message}" if reason else None
         mixed = any(view.get("code_mixed") for view in views.values())

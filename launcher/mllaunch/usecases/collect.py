@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mllaunch.domain import view as views
 from mllaunch.domain.job import LOCAL
-from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.run import FOLDER_LOST, Run, RunStatus
 from mllaunch.domain.state import Reason, State
 from mllaunch.domain.status import run_status, wants_retry
 from mllaunch.domain.times import seconds_between
@@ -28,7 +28,6 @@ from mllaunch.ports import (
 )
 from mllaunch_agent import protocol
 
-FOLDER_LOST = "folder_lost"
 _CHUNK_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
 _TO_COME_S = 120.0  # by when every node of an attempt has begun; the agents themselves wait half as long
@@ -130,15 +129,18 @@ class Collector(NamedTuple):
                 self.log.set_unreachable(run.id, node, None if does else self.clock.now())
 
     def _note_gone(self, run: Run, attempt: AttemptRef, node: str) -> None:
-        """A node says that it has nothing of an attempt: once it had begun there, nothing more will come."""
+        """A node says that it has nothing of an attempt: nothing more will come, if it is not just about to begin."""
         view, covered = self.log.view(attempt, node)  # after the look: what is here may be freed there
         if view.get("seal") or not (view or self._should_have_come(run)):
             return
-        view = view or views.empty()
         now = self.clock.now()
-        if not State(view["state"]).is_final:
+        if view:
             words = f"what {node} kept of this run is gone"
             reason = Reason(FOLDER_LOST, words, "infrastructure", node)
+        else:
+            view = views.empty()
+            reason = Reason("incomplete", f"{node} never began", "infrastructure", node, retryable=True)
+        if not State(view["state"]).is_final:
             view = {**view, "state": State.FAILED.value, "reason": reason._asdict(), "ended_at": now}
         view = {**view, "seal": {"status": "unsealed", "at": now, "streams": {}}}
         status = self._status(run, {**self.log.views(run.id), (attempt.number, node): view})

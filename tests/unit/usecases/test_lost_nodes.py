@@ -181,6 +181,16 @@ def test_a_node_that_lost_its_folder_ends_the_run(tmp_path: Path, names: tuple[s
     assert status.reason.message == "what a kept of this run is gone"
 
 
+def test_an_attempt_of_which_a_folder_was_lost_is_not_followed_for_it_may_go_on(tmp_path: Path) -> None:
+    one = Looking(tmp_path, "a", "b", max_retries=3)
+    one.nodes["a"].start()
+    one.nodes["b"].start()
+    one.look()
+    one.nodes["b"].end("failed", reason=EXIT, code=3)
+    one.nodes["a"].is_gone = True
+    assert (one.look().state, one.nodes.retried) == (State.FAILED, [])
+
+
 def test_a_node_that_never_began_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
     one = Looking(tmp_path, "a", "b")
     one.nodes["a"].start()
