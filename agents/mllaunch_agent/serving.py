@@ -16,7 +16,16 @@ import sys
 import time
 from typing import Any, BinaryIO, Dict, List, NamedTuple, Optional
 
-from mllaunch_agent import PROTOCOL_VERSION, __version__, node, protocol, starting, system
+from mllaunch_agent import (
+    PROTOCOL_VERSION,
+    __version__,
+    codekeeping,
+    codesweeping,
+    node,
+    protocol,
+    starting,
+    system,
+)
 from mllaunch_agent.attempts import Attempts
 from mllaunch_agent.checkpointkeeping import CheckpointKeeping
 from mllaunch_agent.codekeeping import CodeKeeping, Damaged
@@ -183,7 +192,8 @@ class Calls:
     # --- code --------------------------------------------------------------------------------------------------
 
     def do_tree(self, key: str) -> Dict[str, Any]:
-        """Where a tree is, and whether it is there."""
+        """Where a tree is, and whether it is there. Code stays as it is until an attempt has been started with it."""
+        self._code.hold()
         return {"path": self._code.tree(key), "is_there": self._code.has(key)}
 
     def do_lacking(self, content: bytes) -> List[str]:
@@ -248,6 +258,7 @@ class Calls:
         whole["cache"] = os.path.join(self._home, "cache")
         whole["import_path"] = import_path()
         self._supervise(whole, spec["run_id"], spec["attempt"])
+        self._code.let_go()  # from now on the attempt's own folder tells what it needs
 
     def do_retry(self, run_id: str, number: int, meeting: Optional[protocol.Meeting]) -> None:
         """Start the attempt after a failed one with the same specification. Harmless when it has started already."""
@@ -327,7 +338,7 @@ class Calls:
 
     def do_outputs(self, run_id: str, number: int) -> Optional[List[Dict[str, Any]]]:
         """What is in the output folder at this moment; None if nothing is left of the attempt."""
-        found = self._attempts.find(run_id, number)
+        found = self._kept(run_id, number)
         return None if found is None else found.output_now()
 
     def do_stat_output(self, run_id: str, number: int, path: str) -> Dict[str, int]:
@@ -345,23 +356,54 @@ class Calls:
             opened.close()
 
     def _output(self, run_id: str, number: int, path: str) -> node.OpenOutput:
-        found = self._attempts.find(run_id, number)
+        found = self._kept(run_id, number)
         if found is None:
             raise FileNotFoundError("nothing is left of attempt %d" % number)
         return found.open_output(path)
 
+    def _kept(self, run_id: str, number: int) -> Optional[node.AttemptFolder]:
+        """Also one whose streams have been freed."""
+        folder = self._attempts.folder(run_id, number)
+        return node.AttemptFolder(folder) if os.path.isdir(folder) else None
+
+    # --- disk --------------------------------------------------------------------------------------------------
+
     def do_kept(self) -> List[str]:
         return self._attempts.kept()
 
-    def do_held_bytes(self, run_id: str, number: int) -> Optional[List[int]]:
-        held = self._attempts.held_bytes(run_id, number)
-        return None if held is None else list(held)
+    def do_held(self, attempts: List[List[Any]]) -> List[Optional[List[int]]]:
+        """Of each attempt, [run, number], how much disk it takes: [our copies of its streams, what its tasks wrote];
+        None if nothing is left."""
+        held = [self._attempts.held_bytes(run_id, number) for run_id, number in attempts]
+        return [None if one is None else list(one) for one in held]
+
+    def do_unused(self, for_s: float) -> Dict[str, int]:
+        """Code that nothing here has used for so long, and what freeing it would give."""
+        lock = system.share_lock(codekeeping.lock_path(self._home))  # nobody sweeps meanwhile
+        try:
+            return _summary(codesweeping.find(self._home, for_s))
+        finally:
+            os.close(lock)
+
+    def do_sweep(self, for_s: float, seldom: bool) -> Optional[Dict[str, int]]:
+        """Free it. None if somebody is sending code now, or it was done of late and need be done seldom only."""
+        found = codesweeping.sweep(self._home, for_s, seldom)
+        return None if found is None else _summary(found)
 
     def do_release_streams(self, run_id: str, number: int) -> None:
         self._attempts.release_streams(run_id, number)
 
     def do_discard(self, run_id: str, number: int) -> None:
         self._attempts.discard(run_id, number)
+
+
+def _summary(found: codesweeping.Unused) -> Dict[str, int]:
+    return {
+        "trees": len(found.trees),
+        "contents": len(found.contents),
+        "agents": len(found.agents),
+        "size_bytes": found.size_bytes,
+    }
 
 
 def _free_memory_bytes() -> Optional[int]:

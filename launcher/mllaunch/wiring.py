@@ -151,7 +151,9 @@ class App:
             return self.scheduler
         from mllaunch.schedulers.ssh.scheduler import SshScheduler
 
-        self.ssh = SshScheduler(self.home, self.fleet(config), named, preferred, config.ssh.lease_s)
+        self.ssh = SshScheduler(
+            self.home, self.fleet(config), named, preferred, config.ssh.lease_s, config.keep_s
+        )
         return self.ssh
 
     def fleet(self, config: Config) -> Fleet:

@@ -129,7 +129,7 @@ class LocalScheduler:
     def not_told(self, attempt: AttemptRef) -> list[str]:
         return []
 
-    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
+    def files(self, attempt: AttemptRef, node: str | None = None) -> dict[str, NodeFiles]:
         found = self._attempts.find(*attempt)
         return {} if found is None else {self._node_of(found.folder): found}
 
@@ -159,7 +159,13 @@ class LocalScheduler:
         """Remove all that lies here of an attempt; repeatable. OSError while somebody is at it."""
         self._attempts.discard(*attempt)
 
-    def revive(self, attempt: AttemptRef) -> None:
+    def nodes_of(self, attempt: AttemptRef) -> list[str]:
+        return list(self.files(attempt)) or [self._node]
+
+    def lease_s(self, attempt: AttemptRef) -> float:
+        return float("inf")  # this machine is never silent
+
+    def revive(self, attempt: AttemptRef, node: str) -> None:
         self._attempts.revive(*attempt)
 
     def abandon(self, attempt: AttemptRef) -> bool:

@@ -192,7 +192,7 @@ def test_an_output_is_read_in_parts(node: Node) -> None:
 
 def test_an_attempt_that_is_not_here_has_no_view_and_no_bytes(node: Node) -> None:
     assert node.ask("look", run_id=RUN, number=1) == {"value": None}
-    assert node.ask("held_bytes", run_id=RUN, number=1) == {"value": None}
+    assert node.ask("held", attempts=[[RUN, 1]]) == {"value": [None]}
     assert node.ask("kept") == {"value": []}
     read = node.ask("read", run_id=RUN, number=1, stream="events", offset=0, limit=10)
     assert read == {"value": None, "bytes": 0}
@@ -280,3 +280,27 @@ def test_time_that_a_call_takes_is_not_time_without_one(node: Node, monkeypatch:
     monkeypatch.setattr(serving.Calls, "do_kept", lambda self: left.append(signal.alarm(0)))
     node.ask("kept")
     assert left == [0]  # no alarm was set meanwhile
+
+
+def test_code_stays_from_the_look_for_a_tree_until_an_attempt_has_it(node: Node) -> None:
+    key = "0" * 64
+    served = serving.Calls(str(node.home))
+    node.home.mkdir()
+    served.do_tree(key)
+    assert serving.Calls(str(node.home)).do_sweep(0, False) is None
+    assert node.ask("unused", for_s=0)["value"]["size_bytes"] == 0
+    served._code.let_go()  # as the start of an attempt does
+    assert node.ask("sweep", for_s=0, seldom=False)["value"]["trees"] == 0
+
+
+def test_what_was_written_can_be_had_when_the_streams_have_been_freed(node: Node) -> None:
+    folder = node.attempt(events=b"")
+    (folder / "work").mkdir()
+    (folder / "work/a.pt").write_bytes(b"weights")
+    (folder / "spec.json").write_text("{}")
+    (folder / "seal.json").write_text("{}")
+    (folder / "streams/events").unlink()
+    (folder / "streams").rmdir()
+    (folder / "spec.json").write_text(json.dumps({"in_place": None}))
+    assert node.ask("stat_output", run_id=RUN, number=1, path="a.pt")["value"]["size_bytes"] == 7
+    assert node.ask("held", attempts=[[RUN, 1], [RUN, 2]])["value"][1] is None

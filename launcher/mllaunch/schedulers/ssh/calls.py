@@ -45,6 +45,7 @@ try:
             sys.exit(0)
         new = "%s.%d" % (place, os.getpid())
         os.makedirs(new, 0o700)
+        open(os.path.join(new, "used"), "wb").close()
         try:
             zipfile.ZipFile(io.BytesIO(data)).extractall(new)
             try:
@@ -54,6 +55,9 @@ try:
                     raise
         finally:
             shutil.rmtree(new, ignore_errors=True)
+    used = os.path.join(place, "used")
+    open(used, "ab").close()
+    os.utime(used)
 except OSError as error:
     say("refused %s: %s" % (error.filename or home, error.strerror or error))
     sys.exit(0)

@@ -1,7 +1,6 @@
 """Runs on machines reached by SSH.
 
-Which nodes an attempt is on lies in HOME/placements/RUN/ATTEMPT.json, written before anything starts: so every later
-command finds them.
+Which nodes an attempt is on is recorded before anything starts (placements.py): so every later command finds them.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +20,8 @@ from mllaunch.schedulers.ssh import checkpoints, code
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.checkpoints import Copy, Original
 from mllaunch.schedulers.ssh.fleet import Fleet
+from mllaunch.schedulers.ssh.keeping import Disks
+from mllaunch.schedulers.ssh.placements import Placements
 from mllaunch.schedulers.ssh.transport import Address
 from mllaunch.usecases.runtime import DOCKER, PROCESS
 from mllaunch_agent import system
@@ -35,13 +35,15 @@ __all__ = ["SshScheduler"]
 Say = Callable[[str, int, int], None]
 
 _LEASE_S = 1800.0
+_KEEP_S = 7 * 86400.0
 
 
 class SshScheduler:
     """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
 
     preferred: nodes to take first, in this order, where they can begin at once.
-    lease_s: how long a node of an attempt may be silent before the others go on without it.
+    lease_s: how long a node of an attempt may be silent before it counts as lost. keep_s: how long code that nothing
+    uses any more stays on the nodes.
     """
 
     name = "ssh"
@@ -53,12 +55,14 @@ class SshScheduler:
         named: Sequence[str] = (),
         preferred: Sequence[str] = (),
         lease_s: float = _LEASE_S,
+        keep_s: float = _KEEP_S,
     ) -> None:
-        self._home = home
+        self._placements = Placements(home)
+        self.disks = Disks(self._placements, fleet)
         self._fleet = fleet
         self._named = tuple(named)
         self._preferred = tuple(preferred)
-        self._lease_s = lease_s
+        self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self._chosen: list[Address] = []
         self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
         self._asked: set[str] = set()  # nodes that were asked to start
@@ -176,7 +180,7 @@ class SshScheduler:
     def start(self, spec: TaskSpec) -> None:
         attempt = AttemptRef(spec["run_id"], spec["attempt"])
         nodes = self._chosen
-        self._record(attempt, nodes)
+        self._placements.record(attempt, {"nodes": [a._asdict() for a in nodes], **self._terms})
         listed = code.listing(spec["tree"], spec["cache"]) if spec["tree"] else None
         per_node = len(spec["tasks"])
 
@@ -218,7 +222,7 @@ class SshScheduler:
             "token": os.urandom(32).hex(),
             "addresses": [],
             "port": 0,
-            "lease_s": self._lease_s,
+            "lease_s": self.lease_s(attempt),
         }
         begin(calls, meeting)
         there = calls.call("meeting", **_of(attempt))
@@ -229,7 +233,7 @@ class SshScheduler:
     def retry(self, failed: AttemptRef) -> None:
         nodes = self._nodes(failed)
         following = failed._replace(number=failed.number + 1)
-        self._record(following, nodes)
+        self._placements.record(following, self._placements.read(failed))
         self._meet(
             following, nodes, lambda calls, meeting: calls.call("retry", **_of(failed), meeting=meeting)
         )
@@ -300,12 +304,17 @@ class SshScheduler:
     def _stop_path(self, attempt: AttemptRef) -> str:
         return os.path.join(self._folder(attempt.run_id), f"{attempt.number}.stop.json")
 
-    def revive(self, attempt: AttemptRef) -> None:
-        self._fleet.each(self._nodes(attempt), lambda calls: calls.call("revive", **_of(attempt)))
+    def revive(self, attempt: AttemptRef, node: str) -> None:
+        for address in self._nodes(attempt):
+            if address.name == node:
+                self._fleet.calls(address).call("revive", **_of(attempt))
 
-    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
+    def lease_s(self, attempt: AttemptRef) -> float:
+        return float(self._placements.read(attempt).get("lease_s", _LEASE_S))
+
+    def files(self, attempt: AttemptRef, node: str | None = None) -> dict[str, NodeFiles | None]:
         try:
-            nodes = self._nodes(attempt)
+            nodes = [address for address in self._nodes(attempt) if node in (None, address.name)]
         except NotFound:
             return {}
 
@@ -320,40 +329,27 @@ class SshScheduler:
             return RemoteFiles(calls, attempt, found) if found is not None else None
 
         answers = self._fleet.each(nodes, look)
-        found: dict[str, NodeFiles] = {}
+        found: dict[str, NodeFiles | None] = {}
         for name, answer in answers.items():
             if isinstance(answer, MllaunchError):
                 silent = Unreachable(answer.code, answer.message, evidence=answer.evidence, hint=answer.hint)
                 found[name] = SilentFiles(silent)
-            elif answer is not None:
+            else:
                 found[name] = answer
         return found
 
     # --- placements ----------------------------------------------------------------------------------------------
 
     def _folder(self, run_id: str) -> str:
-        return os.path.join(self._home, "placements", run_id)
-
-    def _record(self, attempt: AttemptRef, nodes: Sequence[Address]) -> None:
-        path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
-        document = {"nodes": [address._asdict() for address in nodes]}
-        system.write_atomic(path, json.dumps(document).encode(), durable=True)
+        return self._placements.folder(run_id)
 
     def _nodes(self, attempt: AttemptRef) -> list[Address]:
         """NotFound if it was placed nowhere."""
-        path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
-        data = system.read_file(path)
-        if data is None:
-            raise NotFound("placement", f"attempt {attempt.number} was placed on no node")
-        return [Address(**fields) for fields in json.loads(data)["nodes"]]
+        return self._placements.nodes(attempt)
 
     def nodes_of(self, attempt: AttemptRef) -> list[str]:
-        """The names of an attempt's nodes, in the order of ranks."""
+        """The names of an attempt's nodes, in the order of ranks. NotFound if it was placed nowhere."""
         return [address.name for address in self._nodes(attempt)]
-
-    def forget(self, run_id: str) -> None:
-        """Nothing of the run is on any node any more."""
-        shutil.rmtree(self._folder(run_id), ignore_errors=True)
 
 
 class RemoteFiles:
