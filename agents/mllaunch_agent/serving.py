@@ -297,6 +297,12 @@ class Calls:
             raise FileNotFoundError("nothing is left of attempt %d" % number)
         return found.open_output(path)
 
+    def do_enter(self, run_id: str, number: int, rank: int) -> Dict[str, Any]:
+        """How a task stands, and the command line that leads to it; see entering.look."""
+        from mllaunch_agent import entering
+
+        return entering.look(self._attempts.folder(run_id, number), rank)
+
     def do_kept(self) -> List[str]:
         return self._attempts.kept()
 

@@ -130,8 +130,11 @@ class App:
         """By node, where what an attempt's tasks wrote can be looked at; empty once nothing is left of it."""
         from mllaunch.ports import AttemptRef
 
-        where = self.ssh if run.spec.backend == "ssh" else self.scheduler
-        return where.outputs(AttemptRef(run.id, attempt))
+        return self.host_of(run).outputs(AttemptRef(run.id, attempt))
+
+    def host_of(self, run: Run) -> LocalScheduler | SshScheduler:
+        """What knows the places where a run's tasks are."""
+        return self.ssh if run.spec.backend == "ssh" else self.scheduler
 
     @cached_property
     def ssh(self) -> SshScheduler:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mllaunch.domain.placement import Offer, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
-from mllaunch.ports import AttemptRef, NodeFiles
-from mllaunch.schedulers.ssh import code
+from mllaunch.ports import AttemptRef, NodeFiles, Way
+from mllaunch.schedulers.ssh import code, openssh
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.fleet import Fleet
 from mllaunch.schedulers.ssh.transport import Address
@@ -174,6 +174,14 @@ class SshScheduler:
         except NotFound:
             return {}
         return {address.name: RemoteOutputs(self._fleet.calls(address), attempt) for address in nodes}
+
+    def way_to(
+        self, attempt: AttemptRef, node: str, rank: int, words: Sequence[str], *, terminal: bool
+    ) -> Way:
+        """How to run a command where a task runs, or a shell without words. Unreachable, if it cannot be asked."""
+        address = next(address for address in self._nodes(attempt) if address.name == node)
+        found = self._fleet.calls(address).call("enter", **_of(attempt), rank=rank)
+        return Way(found["state"], openssh.command(address, [*found["argv"], *words], terminal=terminal))
 
     def _bring_stop(self, attempt: AttemptRef, calls: Calls) -> None:
         wanted = self._read_stop(attempt)
