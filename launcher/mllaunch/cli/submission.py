@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mllaunch.domain.job import LOCAL, SSH
+from mllaunch.domain.placement import Wish
 from mllaunch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Launchable(NamedTuple):
     """Everything that was decided about a run that is to be started. job: as typed, with nothing masked.
 
     python: the interpreter, where the run is a Python script. parent, checkpoint: what it starts from, if anything.
-    named: the nodes that the user wants.
+    wish: the nodes that the user wants.
     """
 
     job: JobSpec
@@ -128,15 +129,15 @@ class Launchable(NamedTuple):
     python: str | None
     parent: Parent | None = None
     checkpoint: Checkpoint | None = None
-    named: tuple[str, ...] = ()
+    wish: Wish = Wish()
 
 
 def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     """From the command line to a started run; None after --dry-run."""
     prepared = _prepare(app, early, asked)
     plan = prepared.plan
-    named = tuple(asked["node"])
-    what = Launchable(plan.job, prepared.snapshot, prepared.config, prepared.choice, plan.python, named=named)
+    wish = _wish(asked, prepared.config)
+    what = Launchable(plan.job, prepared.snapshot, prepared.config, prepared.choice, plan.python, wish=wish)
     return launch(app, what, make_run(app, what, asked["name"]), asked)
 
 
@@ -144,7 +145,7 @@ def make_run(app: App, what: Launchable, name: str | None) -> Run:
     """The run as it will be recorded. UsageError if the machine can never give what it asks for."""
     from mllaunch.usecases import submit as usecase
 
-    app.choose(what.job.backend, what.config, what.named).check(what.job.resources)
+    app.choose(what.job.backend, what.config, what.wish).check(what.job.resources)
     run = usecase.make_run(what.job, what.snapshot, _submitter(app), app.environ, app.ids, app.clock)
     return run._replace(name=_valid_name(name) if name else run.name, parent=what.parent)
 
@@ -285,6 +286,7 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
     from mllaunch.usecases.plan import Request
 
     _only_here(asked, config, choice)
+    wish = _wish(asked, config)
     if asked["tags"] or asked["note"]:
         from mllaunch.domain.annotations import check_note, check_tags
 
@@ -314,7 +316,7 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
             wanted.cpus,
             wanted.memory_bytes,
             # Who names three nodes wants three.
-            len(asked["node"]) if asked["node"] and asked["nodes"] is None else wanted.nodes,
+            len(wish.names) if wish.exactly and asked["nodes"] is None else wanted.nodes,
             wanted.procs_per_node,
         ),
         project=config.project,
@@ -333,6 +335,12 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
         grace_s=GRACE_S if grace_s is None else grace_s,
         c_layer=config.c_layer == "on",
     )
+
+
+def _wish(asked: dict[str, Any], config: Config) -> Wish:
+    from mllaunch.domain.placement import wish
+
+    return wish(asked["node"], config.nodes)
 
 
 def _only_here(asked: dict[str, Any], config: Config, choice: Choice) -> None:

@@ -29,10 +29,15 @@ class Nodes:
         return self.hosts.hosts[number - 1]
 
     def configure(
-        self, more: str = "", names: str = "node1 node2 node3", python: str = "/usr/bin/python3"
+        self,
+        more: str = "",
+        names: str = "node1 node2 node3",
+        python: str | None = "/usr/bin/python3",
+        **keys: str,
     ) -> None:
-        """Write and commit the configuration. more: further keys, as YAML."""
-        nodes = ", ".join(f"{{name: {name}, python: {python}}}" for name in names.split())
+        """Write and commit the configuration. more: further keys, as YAML. keys: likewise, of a node, after a comma."""
+        said = f", python: {python}" if python else ""
+        nodes = ", ".join(f"{{name: {name}{said}{keys.get(name, '')}}}" for name in names.split())
         self.repo.write(
             "mllaunch.yaml",
             f"backend: ssh\nnodes: [{nodes}]\nssh: {{config: {self.hosts.config}}}\n{textwrap.dedent(more)}",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from mllaunch.domain.placement import Offer, choose
+from mllaunch.domain.placement import Offer, Wish, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles, Way
 from mllaunch.schedulers.ssh import code, openssh
@@ -31,20 +31,21 @@ if TYPE_CHECKING:
 __all__ = ["SshScheduler"]
 
 _LEASE_S = 1800.0
+_ANY = Wish()
 
 
 class SshScheduler:
-    """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
+    """home: the folder that holds everything mllaunch keeps for this user. wish: the nodes that the user wants.
 
     lease_s: how long a node of an attempt may be silent before the others go on without it.
     """
 
     name = "ssh"
 
-    def __init__(self, home: str, fleet: Fleet, named: Sequence[str] = (), lease_s: float = _LEASE_S) -> None:
+    def __init__(self, home: str, fleet: Fleet, wish: Wish = _ANY, lease_s: float = _LEASE_S) -> None:
         self._home = home
         self._fleet = fleet
-        self._named = tuple(named)
+        self._wish = wish
         self._lease_s = lease_s
         self._chosen: list[Address] = []
         self._telling = threading.Lock()
@@ -53,7 +54,7 @@ class SshScheduler:
 
     def check(self, resources: Resources) -> None:
         """Choose the nodes. UsageError if none could ever serve, MllaunchError if one that is needed is silent."""
-        names = self._named or self._fleet.names
+        names = self._wish.names or self._fleet.names
         if not names:
             raise UsageError(
                 "nodes", "the ssh backend has no nodes", hint="nodes: [{name: gpu01}]   in mllaunch.yaml"
@@ -65,7 +66,7 @@ class SshScheduler:
                 if isinstance(answer, MllaunchError):
                     raise answer
         offers = [_offer(name, answer) for name, answer in answers.items()]
-        chosen = choose(resources, offers, named=bool(self._named))
+        chosen = choose(resources, offers, named=self._wish.exactly)
         self._chosen = [self._fleet.address(name) for name in chosen]
 
     @property
