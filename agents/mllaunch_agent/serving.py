@@ -366,6 +366,12 @@ class Calls:
         folder = self._attempts.folder(run_id, number)
         return node.AttemptFolder(folder) if os.path.isdir(folder) else None
 
+    def do_enter(self, run_id: str, number: int, rank: int) -> Dict[str, Any]:
+        """How a task stands, and the command line that leads to it; see entering.look."""
+        from mllaunch_agent import entering
+
+        return entering.look(self._attempts.folder(run_id, number), rank)
+
     # --- disk --------------------------------------------------------------------------------------------------
 
     def do_kept(self) -> List[str]:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from mllaunch.domain.placement import Offer, choose
+from mllaunch.domain.placement import Offer, Wish, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
-from mllaunch.ports import AttemptRef, NodeFiles
-from mllaunch.schedulers.ssh import checkpoints, code
+from mllaunch.ports import AttemptRef, NodeFiles, Way
+from mllaunch.schedulers.ssh import checkpoints, code, openssh
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.checkpoints import Copy, Original
 from mllaunch.schedulers.ssh.fleet import Fleet
@@ -36,12 +36,12 @@ Say = Callable[[str, int, int], None]
 
 _LEASE_S = 1800.0
 _KEEP_S = 7 * 86400.0
+_ANY = Wish()
 
 
 class SshScheduler:
-    """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
+    """home: the folder that holds everything mllaunch keeps for this user. wish: the nodes that the user wants.
 
-    preferred: nodes to take first, in this order, where they can begin at once.
     lease_s: how long a node of an attempt may be silent before it counts as lost. keep_s: how long code that nothing
     uses any more stays on the nodes.
     """
@@ -52,16 +52,14 @@ class SshScheduler:
         self,
         home: str,
         fleet: Fleet,
-        named: Sequence[str] = (),
-        preferred: Sequence[str] = (),
+        wish: Wish = _ANY,
         lease_s: float = _LEASE_S,
         keep_s: float = _KEEP_S,
     ) -> None:
         self._placements = Placements(home)
         self.disks = Disks(self._placements, fleet)
         self._fleet = fleet
-        self._named = tuple(named)
-        self._preferred = tuple(preferred)
+        self._wish = wish
         self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self._chosen: list[Address] = []
         self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
@@ -73,7 +71,7 @@ class SshScheduler:
 
     def check(self, resources: Resources, runtime: str = PROCESS) -> None:
         """Choose the nodes. UsageError if none could ever serve, MllaunchError if one that is needed is silent."""
-        names = self._named or self._fleet.names
+        names = self._wish.names or self._fleet.names
         if not names:
             raise UsageError(
                 "nodes", "the ssh backend has no nodes", hint="nodes: [{name: gpu01}]   in mllaunch.yaml"
@@ -88,7 +86,7 @@ class SshScheduler:
         if len(answers) == 1:
             _raise_first(answers)
         offers = [_offer(name, answer, runtime == DOCKER) for name, answer in answers.items()]
-        chosen = choose(resources, offers, named=bool(self._named), preferred=self._preferred)
+        chosen = choose(resources, offers, named=self._wish.exactly, preferred=self._wish.preferred)
         self._chosen = [self._fleet.address(name) for name in chosen]
         self.engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
 
@@ -282,6 +280,14 @@ class SshScheduler:
         except NotFound:
             return {}
         return {address.name: RemoteOutputs(self._fleet.calls(address), attempt) for address in nodes}
+
+    def way_to(
+        self, attempt: AttemptRef, node: str, rank: int, words: Sequence[str], *, terminal: bool
+    ) -> Way:
+        """How to run a command where a task runs, or a shell without words. Unreachable, if it cannot be asked."""
+        address = next(address for address in self._nodes(attempt) if address.name == node)
+        found = self._fleet.calls(address).call("enter", **_of(attempt), rank=rank)
+        return Way(found["state"], openssh.command(address, [*found["argv"], *words], terminal=terminal))
 
     def _bring_stop(self, attempt: AttemptRef, calls: Calls) -> None:
         wanted = self._read_stop(attempt)
