@@ -62,7 +62,8 @@ def _state(folder: str, rank: int) -> str:
     same_boot = record is not None and record["boot_id"] == system.boot_id()
     if record is not None and same_boot and processes.is_same(record["pid"], record["start_ticks"]):
         return RUNNING
-    if record is None and not os.path.exists(os.path.join(folder, "ended")):
+    over = ("ended", "seal.json")  # the second alone stays once the run log has the record
+    if record is None and not any(os.path.exists(os.path.join(folder, name)) for name in over):
         return WAITING
     return ENDED if any(os.path.isdir(path) for path in _places(spec)) else GONE
 
