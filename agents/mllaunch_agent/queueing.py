@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from mllaunch_agent import protocol
 from mllaunch_agent.guarding import dismiss, fork_guard
-from mllaunch_agent.leases import Lease, Queue, Waiting
+from mllaunch_agent.leases import Lease, Queue, Waiting, take_back
+from mllaunch_agent.outcome import Cause
 from mllaunch_agent.probes.gpu import Gpus
 
 if TYPE_CHECKING:
@@ -48,6 +49,23 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
         ticket.leave()
         if guard is not None:
             dismiss(guard)
+
+
+def take(supervisor: Supervisor) -> Optional[Lease]:
+    """The GPUs of this node; None if the attempt is to stop.
+
+    Of an attempt on several nodes an agent that takes over takes back what the one before it had, or gives up: it must
+    not wait while nodes that come later in the order hold theirs, or two attempts may wait for each other.
+    """
+    spec = supervisor.spec
+    had = supervisor.gpus()
+    if supervisor.peers is None or not had:
+        return wait(supervisor)
+    lease = take_back(spec["lease_dir"], had, holder(supervisor))
+    if lease is None:
+        words = "the agent on %s was killed before the start, and others have taken its GPUs" % spec["node"]
+        supervisor.stop_all(Cause("incomplete", words))
+    return lease
 
 
 def await_turn(supervisor: Supervisor) -> bool:

@@ -148,6 +148,14 @@ class Supervisor:
         if self.stopping is not None:
             self._tell_peers(*self.stopping.cause)
 
+    def _keeps_its_turn(self) -> bool:
+        """Queues for GPUs have other names after a boot, and the order among nodes depends on them: False then."""
+        past = self.events.past
+        if self.peers is None or not past or past[0].get("boot_id") == system.boot_id():
+            return True
+        self.stop_all(Cause("incomplete", "%s was booted anew before the start" % self.spec["node"]))
+        return False
+
     def _say_code(self) -> bool:
         """Tell the other nodes what the code is here; False if the attempt is to stop."""
         if self.peers is None:
@@ -173,11 +181,11 @@ class Supervisor:
     def _begin(self) -> None:
         try:
             self._meet_peers()
-            if not (self._say_code() and queueing.await_turn(self)):
+            if not (self._keeps_its_turn() and self._say_code() and queueing.await_turn(self)):
                 self._end()
                 return
             if self.lease is None and self.spec["gpus"]:
-                self.lease = queueing.wait(self)
+                self.lease = queueing.take(self)
                 if self.lease is None:
                     self._end()
                     return
@@ -240,7 +248,7 @@ class Supervisor:
                 shim.write_exit(self.folder, rank, None, None, error=error)
                 return
             try:
-                self.lease = queueing.wait(self)  # with the supervisor before us went its lease
+                self.lease = queueing.take(self)  # with the supervisor before us went its lease
             except OSError as e:
                 shim.write_exit(self.folder, rank, None, None, error=str(e))
                 return

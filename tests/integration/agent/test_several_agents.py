@@ -162,6 +162,53 @@ def attempt(tmp_path: Path) -> Iterator[Callable[..., Attempt]]:
         one.close()
 
 
+@pytest.fixture
+def waiting(attempt: Callable[..., Attempt]) -> Attempt:
+    """The first node has its GPUs, and waits for the second, which waits for those of another run."""
+    made = attempt("pass")
+    made.hold_gpus(1)
+    made.begin()
+    until(lambda: made.is_leased(0) and made.events(1, "waiting"), "one to have its GPUs")
+    return made
+
+
+def test_an_agent_that_takes_over_has_the_gpus_again_that_the_one_before_it_had(waiting: Attempt) -> None:
+    waiting.kill(0)
+    waiting.adopt(0)
+    until(lambda: waiting.events(0, "restarted"), "it to be adopted")
+    waiting.let_go()
+    assert waiting.ends() == [("succeeded", None)] * 2
+
+
+def test_gpus_that_were_lost_are_not_waited_for_while_other_nodes_hold_theirs(
+    attempt: Callable[..., Attempt],
+) -> None:
+    # The other run has the second node's GPUs and then takes the first's: whoever waited now would wait for ever.
+    waiting = attempt("pass")
+    waiting.hold_gpus(1)
+    waiting.begin()
+    until(lambda: waiting.is_leased(0), "one to have its GPUs")
+    waiting.kill(0)
+    waiting.hold_gpus(0)
+    waiting.adopt(0)
+    assert waiting.ends() == [("failed", "incomplete")] * 2
+    (event,) = waiting.events(1, "attempt_ended")
+    assert event["reason"]["message"] == (
+        "the agent on n0 was killed before the start, and others have taken its GPUs"
+    )
+    assert event["reason"]["retryable"]
+
+
+def test_a_node_that_was_booted_anew_before_the_start_has_lost_its_turn(waiting: Attempt) -> None:
+    waiting.kill(0)
+    events = Path(waiting.path(0, "streams/events"))
+    events.write_text(events.read_text().replace(system.boot_id(), "another-boot"))
+    waiting.adopt(0)
+    assert waiting.ends() == [("failed", "incomplete")] * 2
+    (event,) = waiting.events(1, "attempt_ended")
+    assert event["reason"]["message"] == "n0 was booted anew before the start"
+
+
 def test_a_stop_that_was_heard_before_a_death_reaches_the_other_nodes_all_the_same(
     attempt: Callable[..., Attempt],
 ) -> None:
@@ -169,13 +216,12 @@ def test_a_stop_that_was_heard_before_a_death_reaches_the_other_nodes_all_the_sa
     made.begin()
     until(made.has_begun, "both to begin")
     made.kill(0)
-    (last,) = made.events(1, "task_started")
-    event = {**last, "seq": 99, "kind": "stop_requested", "by": "ann", "now": False}
-    seqs = [json.loads(line)["seq"] for line in Path(made.path(1, "streams/events")).read_text().splitlines()]
     made.kill(1)
-    event["seq"] = max(seqs) + 1
-    with Path(made.path(1, "streams/events")).open("a") as file:
-        file.write(json.dumps(event) + "\n")
+    events = Path(made.path(1, "streams/events"))
+    past = protocol.whole_lines(events.read_bytes())
+    last = json.loads(past.splitlines()[-1])
+    asked = {**last, "seq": last["seq"] + 1, "kind": "stop_requested", "by": "ann", "now": False}
+    events.write_bytes(past + json.dumps(asked).encode() + b"\n")
     made.adopt(0)
     made.adopt(1)
     assert made.ends() == [("cancelled", "stopped")] * 2
