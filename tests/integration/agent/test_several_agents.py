@@ -260,6 +260,29 @@ def test_what_fails_because_another_node_was_stopped_is_stopped_and_has_not_fail
     assert made.ends() == [("cancelled", "stopped")] * 2
 
 
+LEAVING_IN_TURN = """
+import os, time
+while not os.path.exists("leave-" + os.environ["RANK"]):
+    time.sleep(0.01)
+"""
+
+
+def test_two_nodes_that_are_one_machine_leave_each_others_tasks_alone(
+    attempt: Callable[..., Attempt],
+) -> None:
+    made = attempt(LEAVING_IN_TURN, gpus=0)
+    made.begin()
+    until(made.has_begun, "both to begin")
+    made.kill(0)
+    made.adopt(0)  # which looks for its processes by what they have in their environment
+    (made.root / "leave-0").touch()
+    until(lambda: Path(made.path(0, "ended")).exists(), "the first node to have nothing left")
+    assert not made.events(0, "leftovers")
+    assert not made.events(1, "task_exited")
+    (made.root / "leave-1").touch()
+    assert made.ends() == [("succeeded", None)] * 2
+
+
 def test_a_run_that_took_too_long_says_so_on_every_node(attempt: Callable[..., Attempt]) -> None:
     made = attempt(TOGETHER, gpus=0, timeout_s=1.0)
     made.begin()
