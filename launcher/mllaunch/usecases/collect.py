@@ -13,7 +13,7 @@ from mllaunch.domain.job import LOCAL
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.state import Reason, State
 from mllaunch.domain.status import run_status, wants_retry
-from mllaunch.errors import MllaunchError, Unreachable
+from mllaunch.errors import InternalError, MllaunchError, Unreachable
 from mllaunch.ports import (
     AttemptRef,
     BlobStore,
@@ -25,10 +25,22 @@ from mllaunch.ports import (
     Scheduler,
     StreamRef,
 )
-from mllaunch_agent import protocol
+from mllaunch_agent import PROTOCOL_VERSION, protocol
 
 _CHUNK_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
+
+
+class NewerProtocol(InternalError):
+    """A node's record is of a newer mllaunch. Its bytes are stored as they came; nothing was read into them."""
+
+    def __init__(self, run: Run, node: str, theirs: int) -> None:
+        super().__init__(
+            "newer_protocol",
+            f"the record of {run.name} on {node} has protocol {theirs}, and this mllaunch knows protocols up to "
+            f"{PROTOCOL_VERSION}; it is kept as it is",
+            hint="upgrade mllaunch (pip install --upgrade mllaunch)",
+        )
 
 
 class Collector(NamedTuple):
@@ -81,6 +93,7 @@ class Collector(NamedTuple):
         sealed = {key for key, view in known.items() if view["seal"]}
         nodes: dict[str, NodeFiles] = {}
         silent: list[str] = []
+        newer: NewerProtocol | None = None
         for number in range(1, newest.number + 1):
             attempt = newest._replace(number=number)
             nodes = self.scheduler(run).files(attempt)
@@ -91,7 +104,11 @@ class Collector(NamedTuple):
                     self._collect_node(run, attempt, node, files, events_only)
                 except Unreachable:
                     silent.append(node)
+                except NewerProtocol as error:
+                    newer = error
         self._note_unreachable(run, silent)
+        if newer is not None:
+            raise newer
         return bool(nodes)
 
     def _note_unreachable(self, run: Run, silent: list[str]) -> None:
@@ -142,6 +159,9 @@ class Collector(NamedTuple):
         ref = StreamRef(attempt.run_id, attempt.number, node, protocol.EVENTS)
         data = self.blobs.read(ref, covered, max(0, self.blobs.length(ref) - covered))
         events, sound = protocol.parse_events(data)
+        theirs = _protocol(events, seal)
+        if theirs > PROTOCOL_VERSION:
+            raise NewerProtocol(run, node, theirs)
         for event in events:
             view = views.fold(view, event)
         if sound < len(data) and seal:
@@ -246,15 +266,26 @@ class Collector(NamedTuple):
 
         only_here: not those on other machines, which may keep whoever asks waiting. They are counted all the same.
         """
-        rows = self.log.rows(RunQuery(limit=10_000, unsettled=True))
-        for row in rows:
+        left = 0
+        for row in self.log.rows(RunQuery(limit=10_000, unsettled=True)):
             try:
                 run, status = self.log.get(row.id)
                 if run.spec.backend == LOCAL or not only_here:
                     self.collect(run, status, events_only=events_only)
+            except NewerProtocol:
+                continue  # no more can be done about it here
             except MllaunchError:
-                continue  # it is said when this run itself is asked for
-        return len(rows)
+                pass  # it is said when this run itself is asked for
+            left += 1
+        return left
+
+
+def _protocol(events: list[protocol.Event], seal: protocol.Seal | None) -> int:
+    """The newest protocol that a record says it has."""
+    said = [event.get("protocol") for event in events if event["kind"] == protocol.ATTEMPT_STARTED]
+    if seal:
+        said.append(seal["protocol"])
+    return max((number for number in said if isinstance(number, int)), default=0)
 
 
 def _as_sealed(view: views.View, node: str, seal: protocol.Seal) -> views.View:
