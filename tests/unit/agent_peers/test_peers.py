@@ -23,6 +23,8 @@ from mllaunch_agent.peers.session import FIRST, OTHER, Direction, session_key
 TOKEN = "5e" * 32
 LEASE_S = 30.0
 HOME = "127.0.0.1"
+# As deep as it can be read, so that it could not be written any more.
+DEEP = b'{"NONCE": %s}\n' % (b"[" * 900 + b"]" * 900)
 
 
 class Scene:
@@ -426,6 +428,22 @@ def test_a_member_does_as_told_by_the_first_agent_alone(
     assert scene.verdicts() == {None}
 
 
+def test_a_member_that_is_greeted_with_nonsense_comes_again(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "xx")
+    with socket.create_server((HOME, 0)) as server:
+        document = {"port": server.getsockname()[1], "addresses": [HOME]}
+        (scene.folder / "meeting.json").write_text(json.dumps(document))
+        scene.begin(1)
+        for _ in range(2):
+            sock, _ = server.accept()
+            with sock:
+                sock.sendall(DEEP.replace(b"NONCE", b"nonce"))
+                scene.settle()
+                sock.settimeout(5)
+                assert is_closed(sock)
+            scene.pass_s(2)
+
+
 def altered(line: bytes) -> list[bytes]:
     return [line.replace(b"}", b" }")]
 
@@ -478,6 +496,7 @@ def test_what_was_said_over_one_connection_counts_on_no_other(attempt: Callable[
         b'{"rank": null}\n',
         b'{"rank": 1e999, "proof": ""}\n',
         b"[" * 60_000 + b"\n",
+        DEEP.replace(b"NONCE", b'rank": 1, "nonce'),
         b"\xff\xfe\n",
         b"x" * 70_000,
     ],
