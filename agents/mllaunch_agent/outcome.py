@@ -29,6 +29,9 @@ _OF_SEVERAL_NODES = {
 }
 
 
+_PEER_GRACE_S = 10.0
+
+
 class Cause(NamedTuple):
     """Why the agent began to stop the tasks, if it did.
 
@@ -39,6 +42,11 @@ class Cause(NamedTuple):
 
     kind: str
     detail: str
+
+
+def grace_s(cause: Cause, wanted_s: float) -> float:
+    """How long tasks may take to end: what waits for a node that has failed has nothing to save."""
+    return wanted_s if cause.kind in ("stopped", "timeout") else min(_PEER_GRACE_S, wanted_s)
 
 
 class OomCounter:
