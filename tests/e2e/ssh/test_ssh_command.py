@@ -48,7 +48,7 @@ def test_a_command_runs_on_the_node_of_its_rank_as_the_task_does(
 def test_without_openssh_and_without_the_node_it_is_said_what_is_missing(
     nodes: Nodes, repo: Repo, mllaunch: Mllaunch
 ) -> None:
-    run = mllaunch("run", "--node", "node2", repo.script("print('ran')")).run_name
+    run = mllaunch("run", "--node", "node2", repo.script("open('written', 'w').close()")).run_name
     mllaunch.wait_sealed(run)
     done = mllaunch("ssh", run, "--", "true", env={"PATH": "/nowhere"})
     assert done.rc == 3
