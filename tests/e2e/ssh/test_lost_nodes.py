@@ -68,6 +68,19 @@ def test_a_run_is_lost_with_its_node_and_found_again_with_it(
     assert mllaunch("logs", run, "--raw").stdout == _numbers(400)
 
 
+def test_a_lost_run_can_still_be_stopped(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    nodes.configure(lease="2s")
+    run = mllaunch("submit", "--node", "node3", repo.script(COUNTING), "6000").run_name
+    until(lambda: "5\n" in mllaunch("logs", run).stdout, "some output")
+    nodes[3].cut()
+    try:
+        until(lambda: _row(mllaunch, run)["state"] == "failed", "the lease to end", 60)
+        assert "node3 cannot be reached, and will be told" in mllaunch("stop", run, check=True).stderr
+    finally:
+        nodes[3].heal()
+    until(lambda: _row(mllaunch, run)["state"] == "cancelled", "the node to have heard of it", 90)
+
+
 def test_a_further_attempt_begins_only_when_every_node_has_said_that_the_old_one_is_over(
     nodes: Nodes, repo: Repo, mllaunch: Mllaunch
 ) -> None:
