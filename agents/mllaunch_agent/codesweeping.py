@@ -19,9 +19,7 @@ from mllaunch_agent import codekeeping, node, system
 
 __all__ = ["Unused", "find", "sweep"]
 
-_SAFE_S = (
-    3600.0  # so old is what a process that died has left, or an agent that is about to be started is not
-)
+_SAFE_S = 3600.0  # nothing that is being made, or an agent being started, was touched so long ago
 _EVERY_S = 3600.0
 _HEX = set("0123456789abcdef")
 
@@ -36,9 +34,9 @@ class Unused(NamedTuple):
     size_bytes: int
 
 
-def find(home: str, unused_for_s: float, now_s: Optional[float] = None) -> Unused:
-    """What has been used by nothing for so long. now_s: Unix time."""
-    now_s = time.time() if now_s is None else now_s
+def find(home: str, unused_for_s: float) -> Unused:
+    """What has been used by nothing for so long."""
+    now_s = time.time()
     before_s = now_s - unused_for_s
     trees_in_use, specs = _in_use(home)
     trees = [

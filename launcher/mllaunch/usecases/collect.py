@@ -30,6 +30,7 @@ from mllaunch_agent import PROTOCOL_VERSION, protocol
 
 _CHUNK_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
+_SLEPT_S = 300.0  # much longer than any pause between two looks of a process that waits for a run
 _TO_COME_S = 120.0  # by when every node of an attempt has begun; the agents themselves wait half as long
 
 
@@ -46,13 +47,16 @@ class NewerProtocol(InternalError):
 
 
 class Collector(NamedTuple):
-    """The parts that collecting needs. scheduler: the one that started a run."""
+    """The parts that collecting needs. scheduler: the one that started a run. asked: when this process has last asked
+    a node, by (run, node).
+    """
 
     log: RunLog
     blobs: BlobStore
     code: CodeStore
     scheduler: Callable[[Run], Scheduler]
     clock: Clock
+    asked: dict[tuple[str, str], str]
 
     def collect(
         self, run: Run, status: RunStatus, *, events_only: bool = False, node: str | None = None
@@ -138,12 +142,17 @@ class Collector(NamedTuple):
         return nodes
 
     def _note_unreachable(self, run: Run, answers: dict[str, bool]) -> None:
-        """Since when nodes do not answer: the first time that this was seen."""
+        """Since when nodes do not answer: the first time that this was seen, or seen again after this machine slept."""
         _, status = self.log.get(run.id)
         silent = dict(status.unreachable)
+        now = self.clock.now()
         for node, does in answers.items():
-            if does == (node in silent):
-                self.log.set_unreachable(run.id, node, None if does else self.clock.now())
+            has_slept = seconds_between(self.asked.get((run.id, node), now), now) > _SLEPT_S
+            self.asked[run.id, node] = now
+            if node in silent and (does or has_slept):
+                self.log.set_unreachable(run.id, node, None)
+            if not does and (node not in silent or has_slept):
+                self.log.set_unreachable(run.id, node, now)
 
     def _note_gone(self, run: Run, attempt: AttemptRef, node: str) -> None:
         """A node says that it has nothing of an attempt: nothing more will come, if it is not just about to begin."""

@@ -88,7 +88,7 @@ def test_a_run_whose_events_are_damaged_ends_as_its_seal_says(
     run = make_run(1)
     log.add(run, RunStatus(State.QUEUED))
     scheduler = cast(Scheduler, Node(Files(damaged, state, exit_code)))
-    collector = Collector(log, FileBlobStore(str(tmp_path)), Code(), lambda run: scheduler, Clock())
+    collector = Collector(log, FileBlobStore(str(tmp_path)), Code(), lambda run: scheduler, Clock(), {})
     ended = collector.collect(run, RunStatus(State.QUEUED))
     assert (ended.state.value, ended.exit_code, ended.ended_at) == (state, exit_code, AT)
     why = Reason("damaged_events", "part of its record is damaged", "infrastructure", "here")
