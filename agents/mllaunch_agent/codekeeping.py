@@ -14,11 +14,11 @@ import errno
 import hashlib
 import os
 import shutil
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from mllaunch_agent import codewatch, system
 
-__all__ = ["CodeKeeping", "Damaged", "key_of"]
+__all__ = ["CodeKeeping", "Damaged", "key_of", "lock_path"]
 
 _LINK = "120000"
 _EXECUTABLE = "100755"
@@ -33,10 +33,27 @@ def key_of(listing: bytes) -> str:
     return hashlib.sha256(listing).hexdigest()
 
 
+def lock_path(home: str) -> str:
+    """Shared by those who rely on what is here, taken by who removes what nothing uses."""
+    return os.path.join(home, "code.lock")
+
+
 class CodeKeeping:
     def __init__(self, home: str) -> None:
+        self._lock_path = lock_path(home)
+        self._lock: Optional[int] = None
         self._contents = os.path.join(home, "contents")
         self._trees = os.path.join(home, "trees")
+
+    def hold(self) -> None:
+        """Keep everything from being removed until ``let_go``, or the end of this process."""
+        if self._lock is None:
+            self._lock = system.share_lock(self._lock_path)
+
+    def let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def tree(self, key: str) -> str:
         """Where a tree is, or would be. ValueError if this cannot be the name of one."""

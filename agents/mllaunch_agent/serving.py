@@ -16,8 +16,18 @@ import sys
 import time
 from typing import Any, BinaryIO, Dict, List, NamedTuple, Optional
 
-from mllaunch_agent import PROTOCOL_VERSION, __version__, node, protocol, starting, system
+from mllaunch_agent import (
+    PROTOCOL_VERSION,
+    __version__,
+    codekeeping,
+    codesweeping,
+    node,
+    protocol,
+    starting,
+    system,
+)
 from mllaunch_agent.attempts import Attempts
+from mllaunch_agent.checkpointkeeping import CheckpointKeeping
 from mllaunch_agent.codekeeping import CodeKeeping, Damaged
 
 __all__ = ["serve"]
@@ -39,9 +49,7 @@ def serve(home: str, calls: BinaryIO, answers: BinaryIO) -> None:
     os.makedirs(home, mode=0o700, exist_ok=True)
     served = Calls(home)
     while True:
-        signal.alarm(
-            _IDLE_S
-        )  # ends the process: a launcher that lost its network never says that it has gone
+        signal.alarm(_IDLE_S)  # ends us: a launcher that lost its network never says that it has gone
         line = calls.readline()
         if not line.endswith(b"\n"):
             return
@@ -50,7 +58,10 @@ def serve(home: str, calls: BinaryIO, answers: BinaryIO) -> None:
         content = calls.read(size) if 0 < size <= _AT_MOST_BYTES else b""
         if len(content) != size:
             return  # the launcher has gone in mid-sentence
-        answers.write(_answer(served, call, content))
+        signal.alarm(0)  # what is asked for may take longer: to read a large checkpoint, for one
+        answer = _answer(served, call, content)
+        signal.alarm(_IDLE_S)
+        answers.write(answer)
         answers.flush()
 
 
@@ -93,6 +104,7 @@ class Calls:
         self._home = home
         self._attempts = Attempts(home)
         self._code = CodeKeeping(home)
+        self._checkpoints = CheckpointKeeping(home)
 
     # --- the node ----------------------------------------------------------------------------------------------
 
@@ -138,18 +150,31 @@ class Calls:
             "load": os.getloadavg()[0],
         }
 
-    def do_engine(self) -> Dict[str, Any]:
-        """The node's container engine: {"version": ..} or {"problem": why it cannot be used}."""
+    def do_engine(self, thoroughly: bool = False) -> Dict[str, Any]:
+        """The node's container engine: its socket (None if that is not on the node), and either what it says of itself
+        as version, or why it cannot be used as problem; is_denied then says that it is there but not for this user.
+        thoroughly: also the names of its runtimes."""
         from mllaunch_agent.engine import Engine, socket_path
 
         socket = socket_path(os.environ)
+        found: Dict[str, Any] = {"socket": socket, "version": None, "problem": None, "is_denied": False}
         if socket is None or not os.path.exists(socket):
-            return {"problem": "none answers at %s" % (socket or os.environ.get("DOCKER_HOST"))}
+            return {**found, "problem": "none answers at %s" % (socket or os.environ.get("DOCKER_HOST"))}
         try:
-            return {"version": Engine(socket).version().get("Version")}
+            engine = Engine(socket)
+            found["version"] = engine.version()
+            if thoroughly:
+                found["runtimes"] = sorted(engine.info().get("Runtimes") or ())
+            return found
         except OSError as error:
             denied = isinstance(error.__cause__, PermissionError)
-            return {"problem": "you may not use it (%s)" % socket if denied else str(error)}
+            problem = "you may not use it (%s)" % socket if denied else str(error)
+            return {**found, "problem": problem, "is_denied": denied}
+
+    def do_has_image(self, socket: str, image: str) -> bool:
+        from mllaunch_agent.engine import Engine
+
+        return Engine(socket).image(image) is not None
 
     def do_which(self, programs: List[str]) -> Optional[str]:
         """The absolute path of the first of the programs that is there; None if none is."""
@@ -167,7 +192,8 @@ class Calls:
     # --- code --------------------------------------------------------------------------------------------------
 
     def do_tree(self, key: str) -> Dict[str, Any]:
-        """Where a tree is, and whether it is there."""
+        """Where a tree is, and whether it is there. Code stays as it is until an attempt has been started with it."""
+        self._code.hold()
         return {"path": self._code.tree(key), "is_there": self._code.has(key)}
 
     def do_lacking(self, content: bytes) -> List[str]:
@@ -189,6 +215,40 @@ class Calls:
     def do_make(self, key: str, content: bytes) -> None:
         self._code.make(key, content)
 
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def do_examine_checkpoint(
+        self, run_id: str, number: int, path: str, sha256: str, size_bytes: Optional[int]
+    ) -> Dict[str, Any]:
+        """Read a checkpoint that an attempt wrote: {"problem": what is wrong with it} or {"place", "keys", "files":
+        [name in its folder, bytes] of each; "" names one that is a file}. path: as in the files stream."""
+        from mllaunch_agent import checkpoint
+
+        place = os.path.join(self._attempts.folder(run_id, number), "work", path)
+        problem, keys = checkpoint.examine(place, sha256, size_bytes)
+        if problem is not None:
+            return {"problem": problem}
+        names = checkpoint.files_in(place) if os.path.isdir(place) else [""]
+        files = [[name, os.stat(os.path.join(place, name) if name else place).st_size] for name in names]
+        return {"problem": None, "place": place, "keys": keys, "files": files}
+
+    def do_read_checkpoint(self, place: str, name: str, offset: int, limit: int) -> Data:
+        with open(os.path.join(place, name) if name else place, "rb") as file:
+            file.seek(offset)
+            return Data(file.read(min(limit, _AT_MOST_BYTES)))
+
+    def do_find_checkpoint(self, sha256: str, name: str) -> Optional[Dict[str, Any]]:
+        return self._checkpoints.find(sha256, name)
+
+    def do_held_of_checkpoint(self, sha256: str, names: List[str]) -> List[int]:
+        return self._checkpoints.held(sha256, names)
+
+    def do_keep_checkpoint_part(self, sha256: str, name: str, offset: int, content: bytes) -> None:
+        self._checkpoints.keep_part(sha256, name, offset, content)
+
+    def do_keep_checkpoint(self, sha256: str, name: str) -> Dict[str, Any]:
+        return self._checkpoints.keep_whole(sha256, name)
+
     # --- attempts ----------------------------------------------------------------------------------------------
 
     def do_start(self, spec: protocol.TaskSpec) -> None:
@@ -198,6 +258,7 @@ class Calls:
         whole["cache"] = os.path.join(self._home, "cache")
         whole["import_path"] = import_path()
         self._supervise(whole, spec["run_id"], spec["attempt"])
+        self._code.let_go()  # from now on the attempt's own folder tells what it needs
 
     def do_retry(self, run_id: str, number: int, meeting: Optional[protocol.Meeting]) -> None:
         """Start the attempt after a failed one with the same specification. Harmless when it has started already."""
@@ -277,7 +338,7 @@ class Calls:
 
     def do_outputs(self, run_id: str, number: int) -> Optional[List[Dict[str, Any]]]:
         """What is in the output folder at this moment; None if nothing is left of the attempt."""
-        found = self._attempts.find(run_id, number)
+        found = self._kept(run_id, number)
         return None if found is None else found.output_now()
 
     def do_stat_output(self, run_id: str, number: int, path: str) -> Dict[str, int]:
@@ -295,23 +356,54 @@ class Calls:
             opened.close()
 
     def _output(self, run_id: str, number: int, path: str) -> node.OpenOutput:
-        found = self._attempts.find(run_id, number)
+        found = self._kept(run_id, number)
         if found is None:
             raise FileNotFoundError("nothing is left of attempt %d" % number)
         return found.open_output(path)
 
+    def _kept(self, run_id: str, number: int) -> Optional[node.AttemptFolder]:
+        """Also one whose streams have been freed."""
+        folder = self._attempts.folder(run_id, number)
+        return node.AttemptFolder(folder) if os.path.isdir(folder) else None
+
+    # --- disk --------------------------------------------------------------------------------------------------
+
     def do_kept(self) -> List[str]:
         return self._attempts.kept()
 
-    def do_held_bytes(self, run_id: str, number: int) -> Optional[List[int]]:
-        held = self._attempts.held_bytes(run_id, number)
-        return None if held is None else list(held)
+    def do_held(self, attempts: List[List[Any]]) -> List[Optional[List[int]]]:
+        """Of each attempt, [run, number], how much disk it takes: [our copies of its streams, what its tasks wrote];
+        None if nothing is left."""
+        held = [self._attempts.held_bytes(run_id, number) for run_id, number in attempts]
+        return [None if one is None else list(one) for one in held]
+
+    def do_unused(self, for_s: float) -> Dict[str, int]:
+        """Code that nothing here has used for so long, and what freeing it would give."""
+        lock = system.share_lock(codekeeping.lock_path(self._home))  # nobody sweeps meanwhile
+        try:
+            return _summary(codesweeping.find(self._home, for_s))
+        finally:
+            os.close(lock)
+
+    def do_sweep(self, for_s: float, seldom: bool) -> Optional[Dict[str, int]]:
+        """Free it. None if somebody is sending code now, or it was done of late and need be done seldom only."""
+        found = codesweeping.sweep(self._home, for_s, seldom)
+        return None if found is None else _summary(found)
 
     def do_release_streams(self, run_id: str, number: int) -> None:
         self._attempts.release_streams(run_id, number)
 
     def do_discard(self, run_id: str, number: int) -> None:
         self._attempts.discard(run_id, number)
+
+
+def _summary(found: codesweeping.Unused) -> Dict[str, int]:
+    return {
+        "trees": len(found.trees),
+        "contents": len(found.contents),
+        "agents": len(found.agents),
+        "size_bytes": found.size_bytes,
+    }
 
 
 def _free_memory_bytes() -> Optional[int]:

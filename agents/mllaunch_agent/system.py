@@ -17,8 +17,10 @@ _FALLOC_FL_KEEP_SIZE = 1  # fallocate(2)
 _FALLOC_FL_PUNCH_HOLE = 2
 _F_OFD_GETLK = 36  # the constants of module fcntl came with Python 3.9
 _F_OFD_SETLK = 37
+_F_OFD_SETLKW = 38
 _STRUCT_FLOCK = "hhqqi4x"  # type, whence, start, length, pid: the same on every 64-bit Linux
 _WHOLE_FILE = struct.pack(_STRUCT_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_WHOLE_FILE_SHARED = struct.pack(_STRUCT_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
 _SYS_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 _SYS_WAITID = {"x86_64": 247, "aarch64": 95}
 
@@ -83,6 +85,17 @@ def try_lock(path: str) -> Optional[int]:
         os.close(fd)
         if e.errno in (errno.EAGAIN, errno.EACCES):
             return None
+        raise
+    return fd
+
+
+def share_lock(path: str) -> int:
+    """Keep others from locking a file, beside any number of those who share it so; waits for who has locked it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.fcntl(fd, _F_OFD_SETLKW, _WHOLE_FILE_SHARED)
+    except BaseException:
+        os.close(fd)
         raise
     return fd
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from mllaunch.domain.artifact import Artifact
@@ -53,8 +53,9 @@ class NodeFiles(Protocol):
 class Scheduler(Protocol):
     """Starts agents on nodes. Decides where, never what."""
 
-    def check(self, resources: Resources) -> None:
-        """Raise UsageError if no node could ever give these resources."""
+    def check(self, resources: Resources, runtime: str = ...) -> None:
+        """Choose where it could run. UsageError if no node could ever give these resources. runtime: as configured;
+        nodes without a container engine are none for "docker"."""
 
     def start(self, spec: TaskSpec) -> None:
         """Hand the specification to an agent. Returns once the agent has it; the attempt then needs nobody."""
@@ -65,6 +66,9 @@ class Scheduler(Protocol):
     def abandon(self, attempt: AttemptRef) -> bool:
         """Make sure that a submission which broke off never starts; False if it goes on or has started."""
 
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        """After a start that failed: make sure that nothing starts; False if something has, or that cannot be known."""
+
     def retry(self, failed: AttemptRef) -> None:
         """Start the attempt after ``failed`` with the same specification. Harmless when repeated."""
 
@@ -74,11 +78,17 @@ class Scheduler(Protocol):
     def not_told(self, attempt: AttemptRef) -> list[str]:
         """The nodes that could not be reached with a stop request yet; asking for ``files`` tries again."""
 
-    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
-        """By node, what each holds of the attempt."""
+    def files(self, attempt: AttemptRef, node: str | None = None) -> Mapping[str, NodeFiles | None]:
+        """By node, what each holds of the attempt; None of one that holds nothing. node: ask this one alone."""
 
-    def revive(self, attempt: AttemptRef) -> None:
-        """Make sure that an agent looks after an unsealed attempt whose agent has died."""
+    def nodes_of(self, attempt: AttemptRef) -> list[str]:
+        """The names of the attempt's nodes, in the order of ranks. NotFound if it was placed nowhere."""
+
+    def lease_s(self, attempt: AttemptRef) -> float:
+        """How long a node of the attempt may be silent before it counts as lost, in seconds."""
+
+    def revive(self, attempt: AttemptRef, node: str) -> None:
+        """Make sure that an agent looks after an unsealed attempt whose agent on a node has died."""
 
 
 class RunQuery(NamedTuple):
@@ -125,8 +135,9 @@ class RunLog(Protocol):
     def set_status(self, run_id: str, status: RunStatus) -> None:
         """Replace the run's status, durably."""
 
-    def set_unreachable(self, run_id: str, nodes: tuple[tuple[str, str], ...]) -> None:
-        """Replace RunStatus.unreachable, and nothing else of the status: nothing but this changes it."""
+    def set_unreachable(self, run_id: str, node: str, since: str | None) -> None:
+        """Note in RunStatus.unreachable since when a node does not answer, unless an earlier time is known; None: it
+        does. Nothing but this changes it, and this changes nothing else."""
 
     def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:
         """Replace the note ("" removes it), add tags."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mllaunch.config import Config
     from mllaunch.domain.codeuse import Edit
+    from mllaunch.domain.image import Image
     from mllaunch.domain.run import Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.images.asking import Answer
@@ -141,13 +143,17 @@ class App:
 
         return SshScheduler(self.home, Fleet(()))
 
-    def choose(self, backend: str, config: Config, named: Sequence[str]) -> Scheduler:
-        """What is to start a run. named: the nodes that the user wants."""
+    def choose(
+        self, backend: str, config: Config, named: Sequence[str], preferred: Sequence[str] = ()
+    ) -> Scheduler:
+        """What is to start a run. named: the nodes that the user wants. preferred: those to take where it is free."""
         if backend != "ssh":
             return self.scheduler
         from mllaunch.schedulers.ssh.scheduler import SshScheduler
 
-        self.ssh = SshScheduler(self.home, self.fleet(config), named, config.ssh.lease_s)
+        self.ssh = SshScheduler(
+            self.home, self.fleet(config), named, preferred, config.ssh.lease_s, config.keep_s
+        )
         return self.ssh
 
     def fleet(self, config: Config) -> Fleet:
@@ -207,6 +213,45 @@ class App:
 
         return ask(self.environ)
 
+    def engine_where(self, backend: str) -> Answer:
+        """Whether container engines answer where the run is to be: here, or on every node that was chosen."""
+        from mllaunch.domain.job import SSH
+        from mllaunch.images.asking import Answer
+
+        if backend != SSH:
+            return self.engine_answer
+        found = [(node, Answer(**engine)) for node, engine in self.ssh.engines.items()]
+        for node, answer in found:
+            if answer.version is None:
+                return answer._replace(problem=f"{node} has no container engine: {answer.problem}")
+        if len({answer.platform for _, answer in found}) > 1:
+            said = ", ".join(f"{node} is {answer.platform}" for node, answer in found)
+            return Answer("", None, f"one image is not for all of them: {said}")
+        return found[0][1]
+
+    @contextmanager
+    def building_for(self, backend: str) -> Iterator[None]:
+        """While it lasts, images are made by an engine that makes what the run's nodes can use: this machine's, or
+        else that of the first of the nodes."""
+        where = self.engine_where(backend)
+        here = self.engine_answer
+        if here is where or (here.version is not None and here.platform == where.platform):
+            yield
+            return
+        node = self.ssh.nodes[0]
+        with self.ssh.engine(node) as socket:
+            self.engine_answer = where._replace(socket=socket)
+            yield
+
+    def send_image(self, image: Image, nodes: Sequence[str], say: Callable[[str], None]) -> int:
+        """Bring an image to nodes without a registry; how many bytes that took. MllaunchError."""
+        from functools import partial
+
+        from mllaunch.images import shipping
+
+        targets = [(node, partial(self.ssh.engine, node)) for node in nodes]
+        return shipping.send(self.engine_answer.socket, self.docker, image.id, targets, say)
+
     @cached_property
     def locks(self) -> FileLocks:
         from mllaunch.images.locks import FileLocks
@@ -258,7 +303,8 @@ class App:
             sent_s = time.time()
             at_s = calls.call("hello")["at_s"]
             offset_s = at_s - (sent_s + time.time()) / 2
-            return NodeAnswer(calls.call("check", lease_dir=None), calls.call("engine"), offset_s)
+            engine = calls.call("engine", thoroughly=True)
+            return NodeAnswer(calls.call("check", lease_dir=None), engine, offset_s)
         except MllaunchError as error:
             return Fault("; ".join((error.message, *error.evidence)), error.hint)
 

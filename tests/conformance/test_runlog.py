@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -536,11 +537,32 @@ def test_which_nodes_do_not_answer_is_kept_and_listed(log: ClosableRunLog) -> No
         unreachable=(("gpu01", "2026-11-28T09:00:00.000Z"), ("gpu\udcff", "2026-11-28T09:01:00.000Z"))
     )
     log.set_status(one, SUCCEEDED)
-    log.set_unreachable(one, silent.unreachable)
+    for node, since in silent.unreachable:
+        log.set_unreachable(one, node, since)
     assert log.get(one)[1] == silent
     log.set_status(one, SUCCEEDED)  # another collector's, who has not seen it
     assert log.get(one)[1] == silent
     assert log.rows(RunQuery())[0].status == silent
+    log.set_unreachable(one, "gpu01", "2026-11-28T10:00:00.000Z")  # it is known for longer
+    assert log.get(one)[1] == silent
+    log.set_unreachable(one, "gpu01", None)
+    log.set_unreachable(one, "another", None)
+    assert log.get(one)[1].unreachable == silent.unreachable[1:]
+    log.set_unreachable(one, "gpu\udcff", None)
+    assert log.get(one)[1] == SUCCEEDED
+
+
+def test_threads_may_share_one(log: ClosableRunLog) -> None:
+    runs = _with_runs(log, *range(1, 9))
+
+    def write(run_id: str) -> None:
+        for _ in range(10):
+            log.set_status(run_id, RUNNING)
+            log.set_view(AttemptRef(run_id, 1), "n", {}, was=0, now=0, status=SUCCEEDED)
+            assert log.get(run_id)[1] == SUCCEEDED
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, runs))
 
 
 def test_a_store_from_before_lineage_keeps_its_runs_and_files(

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.testbed import leftovers
-from tests.testbed.engine import CACHE, REPOSITORY
+from tests.testbed.engine import CACHE, CLI, REPOSITORY
 from tests.testbed.wire import Settings
 
 _PREFIX = "mllaunch-hosts-"
@@ -85,6 +85,7 @@ class Host:
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key"))
         shutil.copy(hosts.folder / "key.pub", self.folder / "authorized_keys")
         (self.folder / "sshd_config").write_text(_SSHD.format(folder="/host", gpus=gpus))
+        (self.folder / "daemon.json").write_text("{}")
         (self.folder / "begin").write_text(_BEGIN)
         (self.folder / "etc_hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
 
@@ -223,6 +224,24 @@ class Host:
             self._bad_wire.communicate()  # at the end of its input it ends
             self._bad_wire = None
             _run("ip", "-n", self._hosts.switch, "link", "del", f"{self._port}i")
+
+    def start_engine(self) -> None:
+        """Start a container engine there, for this life of the host; its images outlive a crash."""
+        # Two engines on one bridge device would fight over it, and tasks of several nodes use the host's network.
+        self.run(
+            *("sh", "-c", 'setsid "$@" >>/host/dockerd.log 2>&1 &', "sh", "dockerd", "--bridge=none"),
+            *("--iptables=false", "--ip6tables=false", "--data-root=/host/docker", "--exec-root=/run/docker"),
+            *(f"--cgroup-parent=/{self._namespace}", "--exec-opt=native.cgroupdriver=cgroupfs"),
+            *("--storage-driver=overlay2", "--config-file=/host/daemon.json"),
+        )
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not self.docker("version", "--format", "{{.Server.Version}}", check=False).strip():
+            assert time.monotonic() < deadline, (self.folder / "dockerd.log").read_text()[-3000:]
+            time.sleep(0.05)
+
+    def docker(self, *args: str, check: bool = True) -> str:
+        """What the command line client of its engine says."""
+        return self.run(CLI, *args, check=check)
 
     def run(self, *argv: str, check: bool = True) -> str:
         """What a command says that runs on it, as root."""

@@ -94,7 +94,7 @@ def _document(row: Any) -> dict[str, Any]:
         "waiting": status.waiting,
         "mixed_code": status.mixed,
         "unreachable": [{"node": node, "since": since} for node, since in status.unreachable],
-        "seal": status.seal,
+        "seal": status.shown_seal,
         "submitted_at": row.submitted_at,
         "started_at": status.started_at,
         "ended_at": status.ended_at,

@@ -6,28 +6,46 @@ import os
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from mllaunch.domain.job import SSH
 from mllaunch.errors import MllaunchError, UsageError
-from mllaunch.ports import RunQuery
+from mllaunch.ports import AttemptRef, RunQuery
 from mllaunch.usecases import prune
 from mllaunch.usecases.prune import Item, Kept, Wish
 
 if TYPE_CHECKING:
     from mllaunch.domain.run import Run, RunStatus
+    from mllaunch.schedulers.ssh.keeping import NodeKeeper, UnusedCode
     from mllaunch.wiring import App
 
 
 class Plan(NamedTuple):
-    """What would be freed. trees: ids of kept trees. trees_unused_since_s: Unix time; one used later stays."""
+    """What would be freed. trees: ids of kept trees. trees_unused_since_s: Unix time; one used later stays.
+
+    keepers: the nodes that were asked. code: by node, what nothing there uses. unused_for_s: for so long, at least.
+    silent: why a node could not be asked.
+    """
 
     items: list[Item]
     kept: list[Kept]
     trees: list[str]
     trees_bytes: int
     trees_unused_since_s: float
+    keepers: dict[str, NodeKeeper]
+    code: dict[str, UnusedCode]
+    unused_for_s: float
+    silent: dict[str, str]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.items or self.trees or self.code)
 
     @property
     def frees_bytes(self) -> int:
-        return self.trees_bytes + sum(item.frees_bytes for item in self.items)
+        return self.code_bytes + sum(item.frees_bytes for item in self.items)
+
+    @property
+    def code_bytes(self) -> int:
+        return self.trees_bytes + sum(code.size_bytes for code in self.code.values())
 
 
 def plan(app: App, names: tuple[str, ...], wish: Wish, keep_last: int) -> Plan:
@@ -35,28 +53,57 @@ def plan(app: App, names: tuple[str, ...], wish: Wish, keep_last: int) -> Plan:
     now = app.clock.now()
     now_s = datetime.fromisoformat(now.replace("Z", "+00:00")).timestamp()
     spared = {row.id for row in app.log.rows(RunQuery(limit=keep_last))} if keep_last else set()
+    references = names or (*app.scheduler.kept(), *app.ssh.disks.runs())
+    runs = [
+        found
+        for reference in dict.fromkeys(references)
+        if (found := _run(app, reference, is_named=bool(names))) is not None
+    ]
+    unused_for_s = wish.older_than_s or 0.0
+    on_nodes = [run.id for run, _ in runs if run.spec.backend == SSH]
+    keepers, silent = app.ssh.disks.look(on_nodes, unused_for_s) if on_nodes else ({}, {})
+    needing = _needing(app)
     items: list[Item] = []
     kept: list[Kept] = []
-    for reference in dict.fromkeys(names or app.scheduler.kept()):
-        found = _run(app, reference, is_named=bool(names))
-        if found is None:
-            continue
-        run, status = found
-        candidate = prune.look(
-            app.log, app.blobs, app.scheduler, run, status, now=now, spared=run.id in spared
-        )
-        decision = prune.decide(candidate, wish)
-        if isinstance(decision, Item):
-            items.append(decision)
-        elif decision is not None:
+    for run, status in runs:
+        decisions = []
+        for count, node in enumerate(_places(app, run, keepers)):
+            keeper = app.scheduler if node is None else keepers[node]
+            candidate = prune.look(
+                app.log, app.blobs, keeper, run, status, now=now, spared=run.id in spared
+            )._replace(node=node, needed_by=needing.get(run.id))
+            if count:
+                candidate = candidate._replace(log_bytes=0)  # it is here, and counted with the first node
+            decisions.append(prune.decide(candidate, wish))
+        items += [decision for decision in decisions if isinstance(decision, Item)]
+        for decision in dict.fromkeys(d for d in decisions if isinstance(d, Kept)):
             if wish.named and status.seal is None:
                 raise UsageError("unfinished", f"{run.name} cannot be pruned: {decision.why}")
             kept.append(decision)
-    unused_since_s = now_s - (wish.older_than_s or 0.0)
+    unused_since_s = now_s - unused_for_s
     trees = _unneeded_trees(
         app, {item.run.snapshot.tree for item in items} if names else None, unused_since_s
     )
-    return Plan(items, kept, trees, _size(app, trees), unused_since_s)
+    code = {} if names else {name: k.unused for name, k in keepers.items() if k.unused.size_bytes}
+    why = {name: error.message for name, error in silent.items()}
+    return Plan(items, kept, trees, _size(app, trees), unused_since_s, keepers, code, unused_for_s, why)
+
+
+def _places(app: App, run: Run, keepers: dict[str, NodeKeeper]) -> list[str | None]:
+    """Where something of a run may lie; None is this machine."""
+    if run.spec.backend != SSH:
+        return [None]
+    try:
+        nodes = app.ssh.nodes_of(AttemptRef(run.id, 1))
+    except MllaunchError:
+        nodes = []
+    # What the run log has can be forgotten also when no node answers.
+    return [node for node in nodes if node in keepers] or [None]
+
+
+def _needing(app: App) -> dict[str, str]:
+    """By the id of a run, the name of one that has not ended and began from its checkpoint."""
+    return {run.parent.run_id: run.name for run in app.collector.unsettled() if run.parent is not None}
 
 
 def _run(app: App, reference: str, *, is_named: bool) -> tuple[Run, RunStatus] | None:
@@ -112,13 +159,30 @@ def carry_out(app: App, plan: Plan) -> tuple[list[Kept], list[str]]:
     """Free it: (what could not be freed, what else there is to say). Each step can be repeated after a crash."""
     from mllaunch.capture import trees
 
-    done, failed = prune.carry_out(plan.items, app.scheduler)
-    forgotten = [item.run for item in done if item.forget]
-    notes = _forget(app, forgotten) if forgotten else []
+    def keeper(node: str | None) -> prune.Keeper:
+        return app.scheduler if node is None else plan.keepers[node]
+
+    done, failed = prune.carry_out(plan.items, keeper)
+    staying = {run.id for run, _ in failed}
+    forgotten = {item.run.id: item.run for item in done if item.forget and item.run.id not in staying}
+    notes = _forget(app, list(forgotten.values())) if forgotten else []
+    notes += _sweep_nodes(plan)
     # Whoever submitted meanwhile has touched the tree, or is among the runs that are read here.
     keep = _needed_trees(app) | (set(_kept_trees(app)) - set(plan.trees))
     trees.sweep(app.trees, keep, used_before_s=plan.trees_unused_since_s)
     return failed, notes
+
+
+def _sweep_nodes(plan: Plan) -> list[str]:
+    """Free unused code on nodes; what could not be, in words."""
+    notes = []
+    for node in plan.code:
+        try:
+            if plan.keepers[node].sweep(plan.unused_for_s) is None:
+                notes.append(f"{node}: code is being sent there now, so that nothing of it was freed")
+        except MllaunchError as error:
+            notes.append(error.message)
+    return notes
 
 
 def sweep(app: App) -> None:
@@ -145,6 +209,8 @@ def _forget(app: App, runs: list[Run]) -> list[str]:
             except GitFailed as error:
                 notes.append(f"commit {run.snapshot.commit} stays in {app.code.path}: {error}")
             notes += _unpin(run, staying)
+        if run.spec.backend == SSH:
+            app.ssh.disks.forget(run.id)
         app.log.remove(run.id)
     try:
         codestore.prune(app.code.path)

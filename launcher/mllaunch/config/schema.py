@@ -110,8 +110,15 @@ SETTINGS = (
     Setting("nodes", kinds.ADDRESSES, (), "The machines of the ssh backend.", "--node"),
     Setting("ssh.known_hosts", kinds.TEXT, None, "Host keys to trust; the user's own file when not set."),
     Setting("ssh.config", kinds.TEXT, None, "ssh configuration; the user's own file when not set."),
-    Setting("ssh.lease", kinds.DURATION, 1800.0, "How long a node may be silent before its run is given up."),
-    Setting("keep", kinds.DURATION, 604800.0, "How long a node keeps a run's files after its end."),
+    Setting(
+        "ssh.lease", kinds.DURATION, 1800.0, "How long a node may be silent before its run counts as lost."
+    ),
+    Setting(
+        "keep",
+        kinds.DURATION,
+        604800.0,
+        "How long `prune` spares ended runs, and unused code stays on nodes.",
+    ),
     Setting("server", kinds.URL, None, "Address of a mllaunch server."),
     Setting("ray.address", kinds.TEXT, None, "Address of a Ray cluster."),
 )

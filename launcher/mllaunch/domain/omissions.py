@@ -69,10 +69,10 @@ def _always(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _unfinished(run: Run, status: RunStatus, views: Views) -> Iterator[tuple[str, str]]:
-    if status.seal is None:
+    if status.shown_seal is None:
         why = "its record is not sealed yet" if status.state.is_final else f"the run is {status.state.value}"
         yield "outputs, usage, seal: what is stated at the end", why
-    elif status.seal == "unsealed" or not views:
+    elif status.shown_seal == "unsealed" or not views:
         lost = status.reason.message if status.reason else "the node can say nothing more"
         yield "seal: whether the record is complete", f"it was never sealed: {lost}"
 

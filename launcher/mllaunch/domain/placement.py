@@ -12,7 +12,7 @@ from mllaunch.errors import Unreachable, UsageError
 class Offer(NamedTuple):
     """What a node has. gpus: all of them; free: those that nobody uses now; waiting: runs that wait for some there.
 
-    problem: why it cannot be asked, or None; then the numbers mean nothing.
+    problem: why it cannot be asked, or None; then the numbers mean nothing. lack: what else it has not got, in words.
     """
 
     node: str
@@ -23,10 +23,14 @@ class Offer(NamedTuple):
     memory_bytes: int = 0
     load: float = 0.0
     problem: str | None = None
+    lack: str | None = None
 
 
-def choose(wanted: Resources, offers: Sequence[Offer], *, named: bool) -> list[str]:
-    """The nodes for a run, as many as it wants. named: the user named the nodes, in the order of ranks.
+def choose(
+    wanted: Resources, offers: Sequence[Offer], *, named: bool, preferred: Sequence[str] = ()
+) -> list[str]:
+    """The nodes for a run, as many as it wants. named: the user named the nodes, in the order of ranks. preferred:
+    nodes that are taken first, in this order, as far as they can begin at once.
 
     Raises UsageError where no choice of nodes could ever serve, Unreachable where a node that would
     be needed cannot be asked.
@@ -51,6 +55,7 @@ def choose(wanted: Resources, offers: Sequence[Offer], *, named: bool) -> list[s
         raise UsageError("placement", f"{what}: {have}", evidence=evidence, hint="mllaunch nodes")
     if not named:
         able.sort(key=lambda offer: _wait(wanted, offer))  # stable: else the order of the configuration
+        able.sort(key=lambda offer: _rank(wanted, offer, preferred))
     return [offer.node for offer in able[:count]]
 
 
@@ -58,6 +63,8 @@ def _lack(wanted: Resources, offer: Offer) -> str | None:
     """What a node could never give, or why it cannot be asked."""
     if offer.problem is not None:
         return offer.problem
+    if offer.lack is not None:
+        return offer.lack
     if wanted.gpus > offer.gpus:
         return f"it has {offer.gpus} GPU{'s' if offer.gpus != 1 else ''}"
     if wanted.cpus is not None and wanted.cpus > offer.cpus:
@@ -67,12 +74,22 @@ def _lack(wanted: Resources, offer: Offer) -> str | None:
     return None
 
 
+def _begins(wanted: Resources, offer: Offer) -> bool:
+    return not wanted.gpus or (offer.free >= wanted.gpus and not offer.waiting)
+
+
+def _rank(wanted: Resources, offer: Offer, preferred: Sequence[str]) -> int:
+    if offer.node not in preferred or not _begins(wanted, offer):
+        return len(preferred)
+    return preferred.index(offer.node)
+
+
 def _wait(wanted: Resources, offer: Offer) -> tuple[object, ...]:
     """Sorts nodes: first those that can begin at once, fullest first so that room for large runs is left; then the
     shortest queue. Runs without GPUs go where there is least to do."""
     if not wanted.gpus:
         return (offer.load / max(1, offer.cpus),)
-    begins = offer.free >= wanted.gpus and not offer.waiting
+    begins = _begins(wanted, offer)
     return (not begins, offer.waiting, offer.free if begins else -offer.free)
 
 

@@ -248,7 +248,7 @@ def attempts_part(run: Run, status: RunStatus, views: Views) -> list[Document]:
 
 def seal_part(recorded: Recorded) -> Document:
     """The weakest of all nodes' and attempts' seals; status and sha256 are None while more may come."""
-    status = recorded.status.seal
+    status = recorded.status.shown_seal
     sealed = [view["seal"]["status"] if view["seal"] else "unsealed" for view in recorded.views.values()]
     if status == "sealed-complete":
         worst = [name for name in ("unsealed", "sealed-with-gaps") if name in sealed]
@@ -256,5 +256,5 @@ def seal_part(recorded: Recorded) -> Document:
     return {
         "status": status,
         "events": recorded.events,
-        "sha256": None if status is None else recorded.events_sha256,
+        "sha256": None if recorded.status.seal is None else recorded.events_sha256,
     }

@@ -34,7 +34,7 @@ def warnings(run: Run, status: RunStatus, views: Views, changes: Sequence[Change
 
 
 def _of_record(status: RunStatus) -> list[str]:
-    if status.seal == "unsealed":
+    if status.shown_seal == "unsealed":
         return ["its record was never sealed, and may lack anything"]
     return ["its record has gaps"] if status.seal == "sealed-with-gaps" else []
 

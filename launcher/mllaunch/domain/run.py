@@ -9,6 +9,9 @@ from mllaunch.domain.job import JobSpec
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import Reason, State
 
+NODE_LOST = "node_lost"  # reasons: a node has been silent for too long
+FOLDER_LOST = "folder_lost"  # what a node kept is gone
+
 
 class Parent(NamedTuple):
     """The run that this one was started from. kind: "resume" (goes on from a checkpoint) or "weights" (begins anew
@@ -59,7 +62,7 @@ class RunStatus(NamedTuple):
     Times are RFC 3339, UTC. exit_code: None while unknown. seal: None while more may come from the nodes; then
     "sealed-complete", "sealed-with-gaps" or, when the nodes can say nothing more, "unsealed". mixed: processes of it
     executed different versions of one file. unreachable: (node, since when) of the nodes that do not answer; what runs
-    there goes on.
+    there goes on, and even a run that counts as lost with its node is what that node says once it answers.
     """
 
     state: State
@@ -72,6 +75,17 @@ class RunStatus(NamedTuple):
     seal: str | None = None
     mixed: bool = False
     unreachable: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def shown_seal(self) -> str | None:
+        """The seal as people are told of it: nobody knows whether more comes from a node that is lost."""
+        return "unsealed" if self.seal is None and self.is_lost else self.seal
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it counts as failed because a node is silent, which may still answer."""
+        lost = self.reason is not None and self.reason.code == NODE_LOST
+        return lost and self.state.is_final and bool(self.unreachable)
 
 
 class RunRow(NamedTuple):

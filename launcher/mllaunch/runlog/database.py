@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +30,8 @@ PATIENCE_S = 30.0
 class Database:
     """The file ``runlog.sqlite3`` in a folder. Creates nothing until the first write.
 
-    Not to be shared between threads, nor carried over a fork: give each its own.
+    Threads take turns: all of a process that use one home are to share one of these, for SQLite's locks are the
+    process's. Not to be carried over a fork.
     """
 
     def __init__(self, folder: str) -> None:
@@ -38,12 +40,14 @@ class Database:
         self._lock_path = os.path.join(self.folder, "runlog.lock")
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
+        self._turn = threading.RLock()
 
     def read(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of one query; none where nothing was ever stored."""
         try:
-            reader = self._reading()
-            return [] if reader is None else reader.execute(sql, values).fetchall()
+            with self._turn:
+                reader = self._reading()
+                return [] if reader is None else reader.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise database_fault(error, self.path) from error
 
@@ -52,7 +56,7 @@ class Database:
         """One durable change: everything inside is stored when this returns, nothing of it if it raises."""
         try:
             self._create_folder()
-            with _locked(self._lock_path):
+            with self._turn, _locked(self._lock_path):
                 writer = self._writing()
                 writer.execute("BEGIN IMMEDIATE")
                 try:
@@ -160,7 +164,11 @@ class Database:
     def _connect(self, mode: str) -> sqlite3.Connection:
         escaped = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         return sqlite3.connect(
-            f"file://{escaped}?mode={mode}", uri=True, timeout=PATIENCE_S, isolation_level=None
+            f"file://{escaped}?mode={mode}",
+            uri=True,
+            timeout=PATIENCE_S,
+            isolation_level=None,
+            check_same_thread=False,  # they take turns
         )
 
     def _create_folder(self) -> None:

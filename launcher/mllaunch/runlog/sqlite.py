@@ -41,7 +41,7 @@ _ARTIFACTS_AT_ONCE = 5000  # in one transaction: others wait for its end
 class SqliteRunLog:
     """The RunLog of ports.py in ``<home>/runlog.sqlite3``. Several processes may use one home at once.
 
-    Nothing is created before the first write. Not to be shared between threads, nor carried over a fork.
+    Nothing is created before the first write. Threads may share one, and take turns. Not to be carried over a fork.
     Every method raises InternalError (disk full, damaged, newer schema) or NotPermitted (read-only) on a
     bad store.
     """
@@ -113,11 +113,18 @@ class SqliteRunLog:
         with self._database.transaction() as writer:
             _set_status(writer, run_id, status)
 
-    def set_unreachable(self, run_id: str, nodes: tuple[tuple[str, str], ...]) -> None:
+    def set_unreachable(self, run_id: str, node: str, since: str | None) -> None:
         with self._database.transaction() as writer:
-            values = (codec.encode_unreachable(nodes), _text(run_id))
-            if not writer.execute("UPDATE run SET unreachable = ? WHERE id = ?", values).rowcount:
+            found = writer.execute("SELECT unreachable FROM run WHERE id = ?", (_text(run_id),)).fetchone()
+            if found is None:
                 raise no_such_run(run_id)
+            known = dict(codec.decode_unreachable(found[0]))
+            if since is None:
+                known.pop(node, None)
+            else:
+                known.setdefault(node, since)
+            values = (codec.encode_unreachable(tuple(known.items())), _text(run_id))
+            writer.execute("UPDATE run SET unreachable = ? WHERE id = ?", values)
 
     def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:
         with self._database.transaction() as writer:

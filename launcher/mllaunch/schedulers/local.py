@@ -53,7 +53,7 @@ class LocalScheduler:
     def folder(self, attempt: AttemptRef) -> str:
         return os.path.join(self._home, "runs", attempt.run_id, str(attempt.number))
 
-    def check(self, resources: Resources) -> None:
+    def check(self, resources: Resources, runtime: str = "") -> None:
         if resources.nodes > 1:
             raise UsageError(
                 "nodes",
@@ -129,7 +129,7 @@ class LocalScheduler:
     def not_told(self, attempt: AttemptRef) -> list[str]:
         return []
 
-    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
+    def files(self, attempt: AttemptRef, node: str | None = None) -> dict[str, NodeFiles]:
         found = self._attempts.find(*attempt)
         return {} if found is None else {self._node_of(found.folder): found}
 
@@ -159,9 +159,18 @@ class LocalScheduler:
         """Remove all that lies here of an attempt; repeatable. OSError while somebody is at it."""
         self._attempts.discard(*attempt)
 
-    def revive(self, attempt: AttemptRef) -> None:
+    def nodes_of(self, attempt: AttemptRef) -> list[str]:
+        return list(self.files(attempt)) or [self._node]
+
+    def lease_s(self, attempt: AttemptRef) -> float:
+        return float("inf")  # this machine is never silent
+
+    def revive(self, attempt: AttemptRef, node: str) -> None:
         self._attempts.revive(*attempt)
 
     def abandon(self, attempt: AttemptRef) -> bool:
         """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
         return self._attempts.abandon(*attempt)
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        return self._attempts.withdraw(*attempt)

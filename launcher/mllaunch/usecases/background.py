@@ -7,12 +7,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from mllaunch.usecases.rounds import Disks, Rounds
 from mllaunch_agent import system
 
 if TYPE_CHECKING:
     from mllaunch.usecases.collect import Collector
 
-_PAUSE_S = 0.5
+_PAUSE_S = 0.3
 _SHORT_BYTES = 1 << 30  # less room than this (or than an eighth of a small disk) is left to the jobs
 # Without the current folder on the path: it is the user's, whose json.py is not for us to import.
 _MAIN = "import sys; sys.path[:] = filter(None, sys.path); from mllaunch.cli.main import main; main()"
@@ -36,8 +37,8 @@ def ensure(home: str) -> None:
         os.close(null)
 
 
-def run(home: str, collector: Collector) -> None:
-    """Be the collector of this home, unless there is one: collect until every run is settled."""
+def run(home: str, collector: Collector, disks: Disks) -> None:
+    """Be the collector of this home, unless there is one: collect until every run is settled. disks: the nodes'."""
     os.chdir("/")
     os.nice(10)
     os.makedirs(home, mode=0o700, exist_ok=True)
@@ -45,7 +46,8 @@ def run(home: str, collector: Collector) -> None:
     if lock is None:
         return
     time.sleep(_SETTLE_S)
-    while collector.collect_unsettled(events_only=_is_short(home) and _is_printing(collector)):
+    rounds = Rounds(collector, disks)
+    while rounds.go(events_only=_is_short(home) and _is_printing(collector)):
         time.sleep(_PAUSE_S)
 
 

@@ -5,14 +5,15 @@ Idempotent and safe beside itself: streams are appended by offset, views replace
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mllaunch.domain import view as views
 from mllaunch.domain.job import LOCAL
-from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.run import FOLDER_LOST, Run, RunStatus
 from mllaunch.domain.state import Reason, State
 from mllaunch.domain.status import run_status, wants_retry
+from mllaunch.domain.times import seconds_between
 from mllaunch.errors import MllaunchError, Unreachable
 from mllaunch.ports import (
     AttemptRef,
@@ -29,6 +30,7 @@ from mllaunch_agent import protocol
 
 _CHUNK_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
+_TO_COME_S = 120.0  # by when every node of an attempt has begun; the agents themselves wait half as long
 
 
 class Collector(NamedTuple):
@@ -40,10 +42,12 @@ class Collector(NamedTuple):
     scheduler: Callable[[Run], Scheduler]
     clock: Clock
 
-    def collect(self, run: Run, status: RunStatus, *, events_only: bool = False) -> RunStatus:
+    def collect(
+        self, run: Run, status: RunStatus, *, events_only: bool = False, node: str | None = None
+    ) -> RunStatus:
         """Everything that the nodes hold of a run beyond what is stored; the run's new status.
 
-        events_only leaves the output streams for later, which is enough for a listing.
+        events_only leaves the output streams for later, which is enough for a listing. node: ask this one alone.
         """
         if status.seal is not None:
             return status
@@ -53,54 +57,102 @@ class Collector(NamedTuple):
             )
         while True:
             newest = AttemptRef(run.id, status.attempt)
-            if not self._collect_attempts(run, newest, events_only) and status.state is not State.PACKAGING:
-                return self._give_up(run, status, "folder_lost", "what the node kept of this run is gone")
+            found = self._collect_attempts(run, newest, events_only, node)
+            if not found and status.state is not State.PACKAGING:
+                return self._give_up(run, status, FOLDER_LOST, "what the node kept of this run is gone")
             status = self._whole_status(run)
             if not self._retry_is_due(run, status, newest):
                 return status
-            self.scheduler(run).retry(newest)
+            try:
+                self.scheduler(run).retry(newest)
+            except Unreachable:
+                return status  # it stays due
             status = status._replace(attempt=newest.number + 1)
 
     def _whole_status(self, run: Run) -> RunStatus:
         """The status after this look. Two collectors that fold two nodes at once each see the other's as it was."""
         _, status = self.log.get(run.id)
         seen = self.log.views(run.id)
-        if seen and status.seal is None:
-            whole = run_status(run.spec.max_retries, seen, run.spec.resources.nodes)
-            if whole.seal is not None:
+        if status.seal is None and (seen or self._lost_nodes(run, status)):
+            whole = self._status(run, seen)
+            if whole.seal is not None or (whole.state, whole.reason) != (status.state, status.reason):
                 self.log.set_status(run.id, whole)
                 return whole._replace(unreachable=status.unreachable)
         return status
 
-    def _collect_attempts(self, run: Run, newest: AttemptRef, events_only: bool) -> bool:
-        """Collect every attempt that is not sealed in the run log; whether anything is there of the newest.
+    def _status(self, run: Run, seen: dict[tuple[int, str], views.View]) -> RunStatus:
+        _, status = self.log.get(run.id)
+        return run_status(run.spec.max_retries, seen, run.spec.resources.nodes, self._lost_nodes(run, status))
+
+    def _lost_nodes(self, run: Run, status: RunStatus) -> dict[str, str]:
+        """The nodes that have been silent for longer than their lease, with since when."""
+        if not status.unreachable:
+            return {}
+        lease_s = self.scheduler(run).lease_s(AttemptRef(run.id, status.attempt))
+        now = self.clock.now()
+        return {node: since for node, since in status.unreachable if seconds_between(since, now) > lease_s}
+
+    def _collect_attempts(
+        self, run: Run, newest: AttemptRef, events_only: bool, only: str | None
+    ) -> Mapping[str, NodeFiles | None]:
+        """Collect every attempt that is not sealed in the run log; what the nodes hold of the newest.
 
         The earlier ones, too: a retry starts as soon as an attempt has failed, before all of its output is here.
         """
         known = self.log.views(run.id)
         sealed = {key for key, view in known.items() if view["seal"]}
-        nodes: dict[str, NodeFiles] = {}
-        silent: list[str] = []
+        nodes: Mapping[str, NodeFiles | None] = {}
+        answers: dict[str, bool] = {}
         for number in range(1, newest.number + 1):
             attempt = newest._replace(number=number)
-            nodes = self.scheduler(run).files(attempt)
+            nodes = self.scheduler(run).files(attempt, only)
             for node, files in nodes.items():
+                answers.setdefault(node, True)
                 if (number, node) in sealed:
                     continue
                 try:
-                    self._collect_node(run, attempt, node, files, events_only)
+                    if files is None:
+                        self._note_gone(run, attempt, node)
+                    else:
+                        self._collect_node(run, attempt, node, files, events_only)
                 except Unreachable:
-                    silent.append(node)
-        self._note_unreachable(run, silent)
-        return bool(nodes)
+                    answers[node] = False
+        self._note_unreachable(run, answers)
+        return nodes
 
-    def _note_unreachable(self, run: Run, silent: list[str]) -> None:
-        """Which nodes do not answer, with since when: the first time that this was seen."""
+    def _note_unreachable(self, run: Run, answers: dict[str, bool]) -> None:
+        """Since when nodes do not answer: the first time that this was seen."""
         _, status = self.log.get(run.id)
-        since = dict(status.unreachable)
-        unreachable = tuple((node, since.get(node) or self.clock.now()) for node in dict.fromkeys(silent))
-        if unreachable != status.unreachable:
-            self.log.set_unreachable(run.id, unreachable)
+        silent = dict(status.unreachable)
+        for node, does in answers.items():
+            if does == (node in silent):
+                self.log.set_unreachable(run.id, node, None if does else self.clock.now())
+
+    def _note_gone(self, run: Run, attempt: AttemptRef, node: str) -> None:
+        """A node says that it has nothing of an attempt: nothing more will come, if it is not just about to begin."""
+        view, covered = self.log.view(attempt, node)  # after the look: what is here may be freed there
+        if view.get("seal") or not (view or self._should_have_come(run)):
+            return
+        now = self.clock.now()
+        if view:
+            words = f"what {node} kept of this run is gone"
+            reason = Reason(FOLDER_LOST, words, "infrastructure", node)
+        else:
+            view = views.empty()
+            reason = Reason("incomplete", f"{node} never began", "infrastructure", node, retryable=True)
+        if not State(view["state"]).is_final:
+            view = {**view, "state": State.FAILED.value, "reason": reason._asdict(), "ended_at": now}
+        view = {**view, "seal": {"status": "unsealed", "at": now, "streams": {}}}
+        status = self._status(run, {**self.log.views(run.id), (attempt.number, node): view})
+        self.log.set_view(attempt, node, view, was=covered, now=covered, status=status)
+
+    def _should_have_come(self, run: Run) -> bool:
+        """Whether all that was ever heard of a run ended so long ago that no node can be about to begin."""
+        seen = self.log.views(run.id).values()
+        ends = [view["ended_at"] for view in seen]
+        if not ends or None in ends:
+            return False
+        return seconds_between(max(ends), self.clock.now()) > _TO_COME_S
 
     def _collect_node(
         self, run: Run, attempt: AttemptRef, node: str, files: NodeFiles, events_only: bool
@@ -119,7 +171,7 @@ class Collector(NamedTuple):
         ):
             view, covered = self.log.view(attempt, node)
         if not alive and files.seal() is None:
-            self.scheduler(run).revive(attempt)
+            self.scheduler(run).revive(attempt, node)
 
     def _copy(self, ref: StreamRef, files: NodeFiles, length: int) -> None:
         stored = self.blobs.length(ref)
@@ -156,7 +208,7 @@ class Collector(NamedTuple):
         if not (events or seal):
             return view
         everything = {**self.log.views(run.id), (attempt.number, node): view}
-        status = run_status(run.spec.max_retries, everything, run.spec.resources.nodes)
+        status = self._status(run, everything)
         if self.log.set_view(attempt, node, view, was=covered, now=covered + sound, status=status):
             return view
         return None
@@ -229,6 +281,9 @@ class Collector(NamedTuple):
 
     def _give_up(self, run: Run, status: RunStatus, code: str, message: str) -> RunStatus:
         """Nothing more will come: say what is known, and that the record was never sealed."""
+        _, known = self.log.get(run.id)
+        if known.seal is not None:
+            return known  # somebody else had all of it, and let the node free it
         if status.state.is_final:
             ended = status._replace(seal="unsealed")
         else:
@@ -246,15 +301,29 @@ class Collector(NamedTuple):
 
         only_here: not those on other machines, which may keep whoever asks waiting. They are counted all the same.
         """
-        rows = self.log.rows(RunQuery(limit=10_000, unsettled=True))
-        for row in rows:
+        runs = self.unsettled()
+        for run in runs:
+            if run.spec.backend == LOCAL or not only_here:
+                self.attempt_to_collect(run, events_only=events_only)
+        return len(runs)
+
+    def unsettled(self) -> list[Run]:
+        """Every run from which more may come."""
+        found = []
+        for row in self.log.rows(RunQuery(limit=10_000, unsettled=True)):
             try:
-                run, status = self.log.get(row.id)
-                if run.spec.backend == LOCAL or not only_here:
-                    self.collect(run, status, events_only=events_only)
+                found.append(self.log.get(row.id)[0])
             except MllaunchError:
-                continue  # it is said when this run itself is asked for
-        return len(rows)
+                continue  # it was forgotten in this moment, or is damaged
+        return found
+
+    def attempt_to_collect(self, run: Run, *, events_only: bool, node: str | None = None) -> None:
+        """As ``collect``; what cannot be done is said when this run itself is asked for."""
+        try:
+            _, status = self.log.get(run.id)
+            self.collect(run, status, events_only=events_only, node=node)
+        except MllaunchError:
+            pass
 
 
 def _as_sealed(view: views.View, node: str, seal: protocol.Seal) -> views.View:

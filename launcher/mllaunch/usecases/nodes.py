@@ -41,11 +41,15 @@ def entry(
         "load": offer["load"],
         "memory_bytes": offer["memory_bytes"],
         "free_memory_bytes": offer["free_memory_bytes"],
-        "docker": {"version": answer.engine.get("version"), "problem": answer.engine.get("problem")},
+        "docker": _engine(answer.engine),
         # As if the question had been read halfway between.
         "clock_offset_s": round(hello["at_s"] - (answer.sent_s + answer.came_s) / 2, 3),
         "agent": {"version": hello["version"], "python": hello["python"]},
     }
+
+
+def _engine(found: dict[str, Any]) -> dict[str, Any]:
+    return {"version": found["version"] and found["version"].get("Version"), "problem": found["problem"]}
 
 
 def _gpu(gpu: dict[str, Any], offer: dict[str, Any]) -> dict[str, Any]:

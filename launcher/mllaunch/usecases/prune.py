@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.times import seconds_between
 from mllaunch.ports import AttemptRef, BlobStore, RunLog, StreamRef
 
 
@@ -37,7 +38,8 @@ class Wish(NamedTuple):
 class Candidate(NamedTuple):
     """A run, and what each of its attempts of which something is left holds: (streams, outputs) in bytes.
 
-    missing: in words, what the run log does not have of it. age_s: since its end. spared: among the newest.
+    missing: in words, what the run log does not have of it. age_s: since its end. spared: among the newest. node: on
+    which it lies; None is this machine. needed_by: the name of a run that has not ended and began from its checkpoint.
     """
 
     run: Run
@@ -47,10 +49,12 @@ class Candidate(NamedTuple):
     log_bytes: int
     age_s: float
     spared: bool
+    node: str | None = None
+    needed_by: str | None = None
 
 
 class Item(NamedTuple):
-    """One run to be freed, and what of it. frees_bytes: on this machine's disk."""
+    """One run to be freed on one machine, and what of it. frees_bytes: of the disks. node: None is this machine."""
 
     run: Run
     attempts: int
@@ -58,6 +62,7 @@ class Item(NamedTuple):
     forget: bool
     frees_bytes: int
     keeps_bytes: int  # what its tasks wrote and will stay
+    node: str | None = None
 
 
 class Kept(NamedTuple):
@@ -70,28 +75,44 @@ class Kept(NamedTuple):
 def decide(candidate: Candidate, wish: Wish) -> Item | Kept | None:
     """What to free of one run; None when there is nothing to say about it."""
     run, status = candidate.run, candidate.status
-    if status.seal is None:
-        state = "it is still being recorded" if status.state.is_final else f"it is {status.state.value}"
-        return Kept(run, state)
+    if status.seal is None and not (status.is_lost and wish.forget):
+        return Kept(run, _unfinished(status))
     if not wish.named and (
         candidate.spared or (wish.older_than_s is not None and candidate.age_s < wish.older_than_s)
     ):
         return None
     ours, theirs = (sum(held[part] for held in candidate.held) for part in (0, 1))
-    if wish.forget:
-        return Item(run, status.attempt, True, True, ours + theirs + candidate.log_bytes, 0)
-    if not candidate.held or (ours == 0 and not wish.outputs):
+    if not wish.forget and (not candidate.held or (ours == 0 and not wish.outputs)):
         return None
-    if candidate.missing:
-        return Kept(run, candidate.missing)
-    frees = ours + (theirs if wish.outputs else 0)
-    return Item(run, status.attempt, wish.outputs, False, frees, 0 if wish.outputs else theirs)
+    why = _why_it_stays(candidate, wish)
+    if why is not None:
+        return Kept(run, why)
+    frees = ours + (theirs if wish.outputs or wish.forget else 0)
+    if wish.forget:
+        return Item(run, status.attempt, True, True, frees + candidate.log_bytes, 0, candidate.node)
+    keeps = 0 if wish.outputs else theirs
+    return Item(run, status.attempt, wish.outputs, False, frees, keeps, candidate.node)
+
+
+def _unfinished(status: RunStatus) -> str:
+    if status.is_lost and status.reason is not None:
+        return f"{status.reason.message} (--forget removes it)"
+    return "it is still being recorded" if status.state.is_final else f"it is {status.state.value}"
+
+
+def _why_it_stays(candidate: Candidate, wish: Wish) -> str | None:
+    """Why what lies there must not go; None if it may."""
+    if candidate.needed_by and (wish.outputs or wish.forget):
+        return f"{candidate.needed_by}, which has not ended, began from its checkpoint"
+    if candidate.missing and not wish.forget:
+        return candidate.missing if candidate.node is None else f"{candidate.node}: {candidate.missing}"
+    return None
 
 
 def look(
     log: RunLog, blobs: BlobStore, keeper: Keeper, run: Run, status: RunStatus, *, now: str, spared: bool
 ) -> Candidate:
-    """The facts that ``decide`` goes by."""
+    """The facts that ``decide`` goes by, but for the node and who needs it."""
     attempts = [AttemptRef(run.id, number) for number in range(1, status.attempt + 1)]
     log_bytes = sum(blobs.length(ref) for ref in blobs.streams(run.id))
     return Candidate(
@@ -100,7 +121,7 @@ def look(
         tuple(held for attempt in attempts if (held := keeper.held_bytes(attempt)) is not None),
         missing(blobs, run, status, log.views(run.id)),
         log_bytes,
-        _seconds(status.ended_at or run.submitted_at, now),
+        seconds_between(status.ended_at or run.submitted_at, now),
         spared,
     )
 
@@ -126,14 +147,17 @@ def missing(
     return None
 
 
-def carry_out(items: Sequence[Item], keeper: Keeper) -> tuple[list[Item], list[Kept]]:
-    """Free what runs hold on their nodes: (those that are freed, those that are not and why). Can be repeated."""
+def carry_out(items: Sequence[Item], keeper: Callable[[str | None], Keeper]) -> tuple[list[Item], list[Kept]]:
+    """Free what runs hold on their nodes: (those that are freed, those that are not and why). Can be repeated.
+
+    keeper: of a node; None is this machine.
+    """
     done: list[Item] = []
     failed: list[Kept] = []
     for item in items:
         try:
             for number in range(1, item.attempts + 1):
-                _free(AttemptRef(item.run.id, number), item, keeper)
+                _free(AttemptRef(item.run.id, number), item, keeper(item.node))
             done.append(item)
         except OSError as error:
             failed.append(Kept(item.run, str(error)))
@@ -145,12 +169,3 @@ def _free(attempt: AttemptRef, item: Item, keeper: Keeper) -> None:
         keeper.discard(attempt)
     else:
         keeper.release_streams(attempt)
-
-
-def _seconds(start: str, end: str) -> float:
-    from datetime import datetime
-
-    def parsed(text: str) -> datetime:
-        return datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
-
-    return (parsed(end) - parsed(start)).total_seconds()

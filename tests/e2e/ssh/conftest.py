@@ -30,15 +30,27 @@ class Nodes:
         return self.hosts.hosts[number - 1]
 
     def configure(
-        self, more: str = "", names: str = "node1 node2 node3", python: str = "/usr/bin/python3"
+        self,
+        more: str = "",
+        names: str = "node1 node2 node3",
+        python: str | None = "/usr/bin/python3",
+        lease: str = "30m",
     ) -> None:
-        """Write and commit the configuration. more: further keys, as YAML."""
-        nodes = ", ".join(f"{{name: {name}, python: {python}}}" for name in names.split())
+        """Write and commit the configuration. more: further keys, as YAML. python: None names none."""
+        own = f", python: {python}" if python is not None else ""
+        nodes = ", ".join(f"{{name: {name}{own}}}" for name in names.split())
+        ssh = f"{{config: {self.hosts.config}, lease: {lease}}}"
         self.repo.write(
             "mllaunch.yaml",
-            f"backend: ssh\nnodes: [{nodes}]\nssh: {{config: {self.hosts.config}}}\n{textwrap.dedent(more)}",
+            f"backend: ssh\nnodes: [{nodes}]\nssh: {ssh}\n{textwrap.dedent(more)}",
         )
         self.repo.commit("name the nodes")
+
+    def start_engines(self) -> None:
+        """See to it that each has a container engine that answers."""
+        for host in self.hosts.hosts:
+            if not host.docker("info", "--format", "{{.ID}}", check=False).strip():
+                host.start_engine()
 
     def agents(self) -> list[str]:
         """Command lines of what looks after runs on the nodes, and of their tasks' shims."""

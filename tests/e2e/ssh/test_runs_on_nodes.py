@@ -124,11 +124,45 @@ def test_nodes_shows_what_each_has_and_what_is_wrong_with_it(
     assert lost["last_seen"] is None and up["last_seen"] is not None
 
 
-def test_a_run_on_a_node_is_not_resumed_yet_and_says_so(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
-    run = mllaunch("run", repo.script(WRITING)).run_name
-    done = mllaunch("resume", run)
-    assert done.rc == 2
-    assert f"error[resume]: {run} ran on a node" in done.stderr and f"mllaunch pull {run}" in done.stderr
+RESUMING = """
+import hashlib, os
+print("from", hashlib.sha256(open(os.environ["MLLAUNCH_RESUME_FROM"], "rb").read()).hexdigest())
+"""
+
+
+def test_a_run_is_resumed_where_its_checkpoint_lies_and_elsewhere(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    run = mllaunch("run", "--node", "node2", repo.script(WRITING), check=True).run_name
+    digest = hashlib.sha256(b"weights" * 1000000).hexdigest()
+    repo.script(RESUMING)
+    there = mllaunch("resume", run, "--code", "current", "-f")
+    assert there.stdout.endswith(f"from {digest}\n"), there
+    assert "placed node2" in there.stderr
+    # The node that has it need not be among those of the configuration any more.
+    nodes.configure(names="node1 node3")
+    elsewhere = mllaunch("resume", run, "--code", "current", "--node", "node3", "-f")
+    assert elsewhere.stdout.endswith(f"from {digest}\n"), elsewhere
+    kept = nodes[3].folder / f"disk/share/mllaunch/node/node3/checkpoints/{digest}/model.pt"
+    before = kept.stat().st_ctime_ns
+    again = mllaunch("resume", run, "--code", "current", "--node", "node3", "-f", check=True)
+    assert again.stdout.endswith(f"from {digest}\n")
+    assert kept.stat().st_ctime_ns == before
+    [parent] = mllaunch("provenance", again.run_name, "--json").document["lineage"]["parents"]
+    assert parent["name"] == run
+
+
+def test_a_checkpoint_on_a_node_that_is_away_is_passed_over_in_words(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    run = mllaunch("run", "--node", "node2", repo.script(WRITING), check=True).run_name
+    repo.script(RESUMING)
+    mllaunch.wait_sealed(run)
+    nodes[2].crash()
+    done = mllaunch("resume", run, "--code", "current")
+    assert done.rc == 1
+    assert f"no checkpoint of {run} is whole" in done.stderr
+    assert "outputs/model.pt: node2 cannot be reached" in done.stderr
 
 
 def test_a_local_run_may_be_asked_for_where_nodes_are_the_default(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mllaunch_agent import PROTOCOL_VERSION, codekeeping, codewatch, serving
+from mllaunch_agent import PROTOCOL_VERSION, codekeeping, codewatch, engine, serving
 from mllaunch_agent.codekeeping import key_of
 from mllaunch_agent.codewatch import Listed, blob_id_of
 
@@ -54,7 +55,7 @@ class Node:
         return folder
 
 
-def call(name: str, content: bytes | None = None, **given: Any) -> bytes:
+def call(name: str, content: bytes | None = None, /, **given: Any) -> bytes:
     asked: dict[str, Any] = {"call": name, "with": given}
     if content is not None:
         asked.update(bytes=len(content), takes_bytes=True)
@@ -191,7 +192,7 @@ def test_an_output_is_read_in_parts(node: Node) -> None:
 
 def test_an_attempt_that_is_not_here_has_no_view_and_no_bytes(node: Node) -> None:
     assert node.ask("look", run_id=RUN, number=1) == {"value": None}
-    assert node.ask("held_bytes", run_id=RUN, number=1) == {"value": None}
+    assert node.ask("held", attempts=[[RUN, 1]]) == {"value": [None]}
     assert node.ask("kept") == {"value": []}
     read = node.ask("read", run_id=RUN, number=1, stream="events", offset=0, limit=10)
     assert read == {"value": None, "bytes": 0}
@@ -237,3 +238,69 @@ def test_a_task_finds_the_environment_of_the_session_without_ours(monkeypatch: p
     assert found["CUDA_HOME"] == "/opt/cuda"
     assert not {"SSH_CONNECTION", "MLLAUNCH_AGENT"} & set(found)
     assert serving._reached() == "10.0.0.1"
+
+
+def test_a_checkpoint_is_read_whole_before_it_is_said_to_be_one(node: Node) -> None:
+    work = node.attempt() / "work"
+    work.mkdir()
+    (work / "m.pt").write_bytes(b"0123456789")
+    digest = hashlib.sha256(b"0123456789").hexdigest()
+    given: dict[str, Any] = {"run_id": RUN, "number": 1, "path": "m.pt", "sha256": digest}
+    found = node.ask("examine_checkpoint", **given, size_bytes=10)["value"]
+    assert (found["problem"], found["place"], found["files"]) == (None, str(work / "m.pt"), [["", 10]])
+    ((_, data),) = node.serve(call("read_checkpoint", place=found["place"], name="", offset=3, limit=4))
+    assert data == b"3456"
+    short = node.ask("examine_checkpoint", **given, size_bytes=11)["value"]
+    assert short == {"problem": "10 bytes are there of 11"}
+    other = node.ask("examine_checkpoint", **{**given, "sha256": "0" * 64}, size_bytes=10)["value"]
+    assert other == {"problem": "its bytes are not those that the run wrote"}
+    gone = node.ask("examine_checkpoint", **{**given, "path": "n.pt"}, size_bytes=10)["value"]
+    assert gone == {"problem": "it is not there any more"}
+
+
+def test_an_engine_that_may_not_be_used_is_told_apart_from_none(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
+    none = node.ask("engine")["value"]
+    assert none["problem"] == f"none answers at {tmp_path}/engine.sock"
+    assert (none["version"], none["is_denied"]) == (None, False)
+
+    def denied(self: engine.Engine) -> Any:
+        raise engine.EngineGone("permission denied") from PermissionError(13, "permission denied")
+
+    (tmp_path / "engine.sock").touch()
+    monkeypatch.setattr(engine.Engine, "version", denied)
+    found = node.ask("engine")["value"]
+    assert (found["problem"], found["is_denied"]) == (f"you may not use it ({tmp_path}/engine.sock)", True)
+
+
+def test_time_that_a_call_takes_is_not_time_without_one(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = []
+    monkeypatch.setattr(serving.Calls, "do_kept", lambda self: left.append(signal.alarm(0)))
+    node.ask("kept")
+    assert left == [0]  # no alarm was set meanwhile
+
+
+def test_code_stays_from_the_look_for_a_tree_until_an_attempt_has_it(node: Node) -> None:
+    key = "0" * 64
+    served = serving.Calls(str(node.home))
+    node.home.mkdir()
+    served.do_tree(key)
+    assert serving.Calls(str(node.home)).do_sweep(0, False) is None
+    assert node.ask("unused", for_s=0)["value"]["size_bytes"] == 0
+    served._code.let_go()  # as the start of an attempt does
+    assert node.ask("sweep", for_s=0, seldom=False)["value"]["trees"] == 0
+
+
+def test_what_was_written_can_be_had_when_the_streams_have_been_freed(node: Node) -> None:
+    folder = node.attempt(events=b"")
+    (folder / "work").mkdir()
+    (folder / "work/a.pt").write_bytes(b"weights")
+    (folder / "spec.json").write_text("{}")
+    (folder / "seal.json").write_text("{}")
+    (folder / "streams/events").unlink()
+    (folder / "streams").rmdir()
+    (folder / "spec.json").write_text(json.dumps({"in_place": None}))
+    assert node.ask("stat_output", run_id=RUN, number=1, path="a.pt")["value"]["size_bytes"] == 7
+    assert node.ask("held", attempts=[[RUN, 1], [RUN, 2]])["value"][1] is None

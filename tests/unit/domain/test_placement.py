@@ -128,3 +128,23 @@ def test_runs_without_gpus_go_where_there_is_least_to_do() -> None:
 
 def test_of_equal_nodes_the_order_of_the_configuration_decides() -> None:
     assert choose(Resources(gpus=1, nodes=2), [offer("z"), offer("a"), offer("m")], named=False) == ["z", "a"]
+
+
+def test_preferred_nodes_come_first_in_their_order_as_far_as_they_can_begin_at_once() -> None:
+    offers = [offer("a", free=1), offer("b"), offer("c", free=0), offer("d")]
+
+    def chosen(wanted: Resources, *preferred: str) -> list[str]:
+        return choose(wanted, offers, named=False, preferred=preferred)
+
+    assert chosen(Resources(gpus=1, nodes=2), "d", "b") == ["d", "b"]
+    assert chosen(Resources(gpus=1, nodes=2), "c", "d") == ["d", "a"]
+    assert chosen(Resources(nodes=2), "c", "d") == ["c", "d"]
+    assert chosen(Resources(gpus=1), "unknown") == ["a"]
+
+
+def test_what_else_a_node_lacks_counts_too() -> None:
+    offers = [offer("bare", lack="no container engine: none answers"), offer("b")]
+    assert choose(Resources(), offers, named=False) == ["b"]
+    error = refusal(Resources(nodes=2), *offers)
+    assert isinstance(error, UsageError)
+    assert error.evidence == ("bare: no container engine: none answers",)

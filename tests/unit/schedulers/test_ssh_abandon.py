@@ -67,3 +67,15 @@ def test_no_node_waits_for_one_that_can_never_come(
 
     assert SshScheduler(str(tmp_path), fleet).abandon(ATTEMPT) is is_ruled_out  # type: ignore[arg-type]
     assert [name for name, node in fleet.nodes.items() if "stop" in node.asked] == stopped
+
+
+def test_what_was_asked_of_no_node_has_started_nowhere_even_if_one_is_silent(tmp_path: Path) -> None:
+    fleet = Fleet(a=SILENT)
+    folder = tmp_path / "placements" / "run"
+    folder.mkdir(parents=True)
+    (folder / "1.json").write_text(json.dumps({"nodes": [Address("a")._asdict()]}))
+    scheduler = SshScheduler(str(tmp_path), fleet)  # type: ignore[arg-type]
+    scheduler._chosen = [Address("a")]
+    assert scheduler.withdraw(ATTEMPT) is True
+    assert fleet.nodes["a"].asked == []
+    assert scheduler.abandon(ATTEMPT) is False  # somebody else does not know that

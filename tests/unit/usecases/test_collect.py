@@ -47,7 +47,7 @@ class Node:
     def __init__(self, files: Files) -> None:
         self._files = files
 
-    def files(self, attempt: object) -> dict[str, Files]:
+    def files(self, attempt: object, node: object) -> dict[str, Files]:
         return {"here": self._files}
 
 

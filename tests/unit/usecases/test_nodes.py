@@ -38,7 +38,13 @@ def asked(at_s: float = 100.0, engine: dict[str, Any] | None = None, **offer: An
         "free_memory_bytes": 1 << 38,
         "load": 1.5,
     }
-    return Asked(hello, {**offered, **offer}, engine or {"version": "27.0"}, sent_s=100.0, came_s=100.2)
+    return Asked(
+        hello,
+        {**offered, **offer},
+        engine or {"version": {"Version": "27.0"}, "problem": None},
+        sent_s=100.0,
+        came_s=100.2,
+    )
 
 
 def test_a_node_that_answers_is_up_with_what_it_has() -> None:
@@ -109,7 +115,9 @@ def test_who_waits_is_told_in_order_even_if_little_is_known() -> None:
 
 def test_a_node_without_gpus_or_engine_is_up_and_says_why() -> None:
     problem = {"what": "gpu", "why": "no driver"}
-    answer = asked(engine={"problem": "none answers"}, gpus=[], free=[], driver=None, problems=[problem])
+    answer = asked(
+        engine={"version": None, "problem": "none answers"}, gpus=[], free=[], driver=None, problems=[problem]
+    )
     found = entry("a", None, answer, SEEN)
     assert (found["state"], found["gpus"], found["gpus_free"]) == ("up", [], 0)
     assert found["gpu_problems"] == [problem]

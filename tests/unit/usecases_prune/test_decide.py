@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mllaunch.domain.run import RunStatus
-from mllaunch.domain.state import State
+from mllaunch.domain.state import Reason, State
 from mllaunch.usecases.prune import Candidate, Item, Kept, Wish, decide, missing
 from tests.conformance.runs import make_run
 
@@ -57,6 +57,26 @@ def test_what_the_run_log_does_not_have_stays_unless_the_run_is_to_be_forgotten(
     assert decide(incomplete, USUAL) == Kept(RUN, "stdout.0 differs")
     item = decide(incomplete, Wish(None, named=True, outputs=False, forget=True))
     assert isinstance(item, Item) and item.frees_bytes == 100 + 1000 + 7
+
+
+def test_what_a_run_needs_that_has_not_ended_stays_and_says_who_needs_it() -> None:
+    needed = candidate(needed_by="calm-fox-2")
+    for wish in (USUAL._replace(outputs=True), Wish(None, named=True, outputs=False, forget=True)):
+        assert decide(needed, wish) == Kept(RUN, "calm-fox-2, which has not ended, began from its checkpoint")
+    assert isinstance(decide(needed, USUAL), Item)  # its streams are nobody's input
+
+
+def test_a_run_whose_node_is_lost_can_be_forgotten_and_nothing_less() -> None:
+    reason = Reason("node_lost", "a has not answered since then", "infrastructure", "a")
+    lost = candidate(status=RunStatus(State.FAILED, reason, unreachable=(("a", "then"),)))
+    assert decide(lost, USUAL) == Kept(RUN, "a has not answered since then (--forget removes it)")
+    assert isinstance(decide(lost, Wish(None, named=True, outputs=False, forget=True)), Item)
+
+
+def test_where_it_lies_is_said() -> None:
+    item = decide(candidate(node="gpu01"), USUAL)
+    assert isinstance(item, Item) and item.node == "gpu01"
+    assert decide(candidate(node="gpu01", missing="x differs"), USUAL) == Kept(RUN, "gpu01: x differs")
 
 
 class Blobs:

@@ -14,4 +14,4 @@ def command() -> None:
     from mllaunch.wiring import App
 
     app = App(os.environ, "/")
-    background.run(app.home, app.collector)
+    background.run(app.home, app.collector, app.ssh.disks)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(runs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **asked: Any) -> int:
-    """Free what finished runs keep on this machine and the run log has: their logs' copies and checkouts of code.
+    """Free what finished runs keep here and on nodes and the run log has: their logs' copies and checkouts of code.
 
     What runs wrote stays until --outputs is given. Runs that have not ended are never touched.
     """
@@ -39,12 +39,11 @@ def command(runs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **as
     app = App(os.environ, os.getcwd())
     wish = _wish(app, runs, asked)
     plan = pruning.plan(app, runs, wish, asked["keep_last"])
-    nothing = not plan.items and not plan.trees
     if not as_json:
         _say_plan(plan)
     if not dry_run:
         pruning.sweep(app)
-    if dry_run or nothing:
+    if dry_run or plan.is_empty:
         if as_json:
             _print_document(plan, done=False, failed=[], notes=[])
         return 0
@@ -84,11 +83,13 @@ def _wish(app: App, runs: tuple[str, ...], asked: dict[str, Any]) -> Wish:
 
 def _say_plan(plan: Plan) -> None:
     from mllaunch.cli import table, terminal, times
+    from mllaunch.domain.render import escape
 
     rows = []
     for item in plan.items:
         what = "everything, also from the run log" if item.forget else "logs' copies"
         what += " and outputs" if item.outputs and not item.forget else ""
+        what += f" on {item.node}" if item.node else ""
         stays = (
             f"outputs stay: {times.bytes(item.keeps_bytes)} (--outputs frees them)"
             if item.keeps_bytes
@@ -98,12 +99,18 @@ def _say_plan(plan: Plan) -> None:
     if plan.trees:
         many = f"{len(plan.trees)} kept tree{'s' if len(plan.trees) > 1 else ''}"
         rows.append((many, times.bytes(plan.trees_bytes), "code, which the run log has", ""))
+    for node, code in plan.code.items():
+        counts = ((code.trees, "tree"), (code.contents, "file"), (code.agents, "agent"))
+        parts = ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count)
+        rows.append((f"code on {node}", times.bytes(code.size_bytes), parts or "remains", ""))
     if rows:
         sys.stdout.write(table.table(rows, ("RUN", "FREES", "WHAT", "STAYS"), terminal.width(sys.stdout)))
         sys.stdout.write(f"frees {times.bytes(plan.frees_bytes)} in all\n")
     else:
         sys.stderr.write("nothing to free\n")
     _say_kept(plan.kept, "stays")
+    for why in plan.silent.values():
+        sys.stderr.write(f"warning: {escape(why)}; what lies there stays\n")
 
 
 def _say_kept(kept: list[Kept], verb: str) -> None:
@@ -121,7 +128,7 @@ def _say_result(plan: Plan, failed: list[Kept], notes: list[str]) -> None:
     for note in notes:
         sys.stderr.write(f"warning: {escape(note)}\n")
     lost = {run.id for run, _ in failed}
-    freed = plan.trees_bytes + sum(item.frees_bytes for item in plan.items if item.run.id not in lost)
+    freed = plan.code_bytes + sum(item.frees_bytes for item in plan.items if item.run.id not in lost)
     sys.stderr.write(f"freed {times.bytes(freed)}\n")
 
 
@@ -133,6 +140,7 @@ def _print_document(plan: Plan, *, done: bool, failed: list[Kept], notes: list[s
         {
             "id": item.run.id,
             "name": item.run.name,
+            "node": item.node,
             "frees_bytes": item.frees_bytes,
             "outputs": item.outputs,
             "forget": item.forget,
@@ -148,6 +156,8 @@ def _print_document(plan: Plan, *, done: bool, failed: list[Kept], notes: list[s
         "kept": kept,
         "trees": plan.trees,
         "trees_bytes": plan.trees_bytes,
+        "nodes": [{"node": node, **code._asdict()} for node, code in plan.code.items()],
+        "unreachable": [{"node": node, "problem": why} for node, why in plan.silent.items()],
         "frees_bytes": plan.frees_bytes,
         "notes": notes,
     }

@@ -24,7 +24,7 @@ def command(run: str, now: bool) -> int:
     app = App(os.environ, os.getcwd())
     found, status = app.log.get(run)
     status = app.collector.collect(found, status)
-    if status.state.is_final:
+    if status.state.is_final and not status.is_lost:
         raise MllaunchError("ended", f"{found.name} has ended already: {status.state.value}")
     request = {"by": app.user, "at": app.clock.now(), "now": now}
     scheduler, attempt = app.scheduler_of(found), AttemptRef(found.id, status.attempt)
@@ -35,7 +35,7 @@ def command(run: str, now: bool) -> int:
         time.sleep(0.05)
         status = app.collector.collect(found, status)
     missing = scheduler.not_told(attempt)
-    if status.state.is_final:
+    if status.state.is_final and not status.is_lost:
         sys.stderr.write(f"{found.name} {status.state.value}\n")
     elif missing:
         nodes = escape(", ".join(missing))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from mllaunch.errors import NotFound
 from mllaunch_agent import codewatch
 from mllaunch_agent.codekeeping import key_of
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bring", "listing"]
 
+_TRIES = 3
 _BATCH_BYTES = 4 << 20
 
 Listed = dict[str, codewatch.Listed]
@@ -29,13 +31,24 @@ def bring(calls: Calls, tree: str, listed: Listed) -> str:
     key = key_of(text)
     there = calls.call("tree", key=key)
     if not there["is_there"]:
+        _make(calls, key, text, tree, listed)
+    return str(there["path"])
+
+
+def _make(calls: Calls, key: str, text: bytes, tree: str, listed: Listed) -> None:
+    for tries_left in range(_TRIES, 0, -1):
         wanted = set(calls.call("lacking", text))
         places = {
             entry.blob: os.path.join(tree, path) for path, entry in listed.items() if entry.blob in wanted
         }
         _send(calls, places)
-        calls.call("make", text, key=key)
-    return str(there["path"])
+        try:
+            calls.call("make", text, key=key)
+        except NotFound:  # what was not lacking has gone meanwhile: somebody tidies up
+            if tries_left == 1:
+                raise
+        else:
+            return
 
 
 def _send(calls: Calls, places: dict[str, str]) -> None:

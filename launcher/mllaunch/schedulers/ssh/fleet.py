@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from mllaunch.errors import MllaunchError, NotFound
 from mllaunch.schedulers.ssh import calls, transport
 from mllaunch.schedulers.ssh.calls import Calls
+from mllaunch.schedulers.ssh.door import Door
 from mllaunch.schedulers.ssh.transport import Address, Link
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _AT_ONCE = 128
-_AGAIN_S = 5.0  # one that did not answer is not asked again for so long
 
 
 class Fleet:
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = {address.name: address for address in addresses}
         self._lock = threading.Lock()
-        self._doors: dict[Address, _Door] = {}
+        self._ways: dict[Address, _Way] = {}
+        self._doors: dict[Address, Door] = {}
 
     @cached_property
     def _archive(self) -> Archive:
@@ -52,9 +53,19 @@ class Fleet:
         """Raises MllaunchError if the node cannot be reached, or has no agent."""
         with self._lock:
             if address not in self._doors:
-                self._doors[address] = _Door(address)
+                self._ways[address] = _Way(address, lambda: self._archive)
+                self._doors[address] = Door(self._ways[address].enter)
             door = self._doors[address]
-        return door.open(lambda: self._archive)
+        return door.open()
+
+    @contextmanager
+    def engine(self, address: Address, path: str) -> Iterator[str]:
+        """A node's container engine, listening at ``path`` there, as a socket here. MllaunchError, as for calls."""
+        from mllaunch.schedulers.ssh.tunnel import tunnel
+
+        self.calls(address)
+        with tunnel(self._ways[address].link, address.python, path) as here:
+            yield here
 
     def each(self, addresses: Iterable[Address], act: Callable[[Calls], T]) -> dict[str, T | MllaunchError]:
         """By name, what came of it on each node; all at once."""
@@ -73,28 +84,21 @@ class Fleet:
             return dict(zip([address.name for address in wanted], pool.map(one, wanted), strict=True))
 
 
-class _Door:
-    """The way to one node. Whoever comes while it is being opened waits for that."""
+class _Way:
+    """The connection to one node, and an agent that answers over it."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, archive: Callable[[], Archive]) -> None:
         self._address = address
-        self._lock = threading.Lock()
+        self._archive = archive
         self._link: Link | None = None
-        self._calls: Calls | None = None
-        self._failed: tuple[float, MllaunchError] | None = None
 
-    def open(self, archive: Callable[[], Archive]) -> Calls:
-        with self._lock:
-            if self._calls is not None and not self._calls.is_broken:
-                return self._calls
-            if self._failed is not None and time.monotonic() - self._failed[0] < _AGAIN_S:
-                raise self._failed[1]
-            try:
-                if self._link is None or not self._link.is_open:
-                    self._link = transport.connect(self._address)
-                self._calls = calls.begin(self._link, self._address, archive())
-            except MllaunchError as error:
-                self._failed = (time.monotonic(), error)
-                raise
-            self._failed = None
-            return self._calls
+    @property
+    def link(self) -> Link:
+        """The connection, once it has been opened."""
+        assert self._link is not None
+        return self._link
+
+    def enter(self) -> Calls:
+        if self._link is None or not self._link.is_open:
+            self._link = transport.connect(self._address)
+        return calls.begin(self._link, self._address, self._archive())

@@ -1,7 +1,6 @@
 """Runs on machines reached by SSH.
 
-Which nodes an attempt is on lies in HOME/placements/RUN/ATTEMPT.json, written before anything starts: so every later
-command finds them.
+Which nodes an attempt is on is recorded before anything starts (placements.py): so every later command finds them.
 """
 
 from __future__ import annotations
@@ -9,19 +8,22 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from mllaunch.domain.placement import Offer, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles
-from mllaunch.schedulers.ssh import code
+from mllaunch.schedulers.ssh import checkpoints, code
 from mllaunch.schedulers.ssh.calls import Calls
+from mllaunch.schedulers.ssh.checkpoints import Copy, Original
 from mllaunch.schedulers.ssh.fleet import Fleet
+from mllaunch.schedulers.ssh.keeping import Disks
+from mllaunch.schedulers.ssh.placements import Placements
 from mllaunch.schedulers.ssh.transport import Address
+from mllaunch.usecases.runtime import DOCKER, PROCESS
 from mllaunch_agent import system
 
 if TYPE_CHECKING:
@@ -30,28 +32,46 @@ if TYPE_CHECKING:
 
 __all__ = ["SshScheduler"]
 
+Say = Callable[[str, int, int], None]
+
 _LEASE_S = 1800.0
+_KEEP_S = 7 * 86400.0
 
 
 class SshScheduler:
     """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
 
-    lease_s: how long a node of an attempt may be silent before the others go on without it.
+    preferred: nodes to take first, in this order, where they can begin at once.
+    lease_s: how long a node of an attempt may be silent before it counts as lost. keep_s: how long code that nothing
+    uses any more stays on the nodes.
     """
 
     name = "ssh"
 
-    def __init__(self, home: str, fleet: Fleet, named: Sequence[str] = (), lease_s: float = _LEASE_S) -> None:
-        self._home = home
+    def __init__(
+        self,
+        home: str,
+        fleet: Fleet,
+        named: Sequence[str] = (),
+        preferred: Sequence[str] = (),
+        lease_s: float = _LEASE_S,
+        keep_s: float = _KEEP_S,
+    ) -> None:
+        self._placements = Placements(home)
+        self.disks = Disks(self._placements, fleet)
         self._fleet = fleet
         self._named = tuple(named)
-        self._lease_s = lease_s
+        self._preferred = tuple(preferred)
+        self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self._chosen: list[Address] = []
+        self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
+        self._asked: set[str] = set()  # nodes that were asked to start
+        self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
         self._telling = threading.Lock()
 
     # --- where ---------------------------------------------------------------------------------------------------
 
-    def check(self, resources: Resources) -> None:
+    def check(self, resources: Resources, runtime: str = PROCESS) -> None:
         """Choose the nodes. UsageError if none could ever serve, MllaunchError if one that is needed is silent."""
         names = self._named or self._fleet.names
         if not names:
@@ -59,19 +79,87 @@ class SshScheduler:
                 "nodes", "the ssh backend has no nodes", hint="nodes: [{name: gpu01}]   in mllaunch.yaml"
             )
         addresses = [self._fleet.address(name) for name in names]
-        answers = self._fleet.each(addresses, lambda calls: calls.call("offer"))
+
+        def ask(calls: Calls) -> dict[str, Any]:
+            engine = None if runtime == PROCESS else calls.call("engine")
+            return {**calls.call("offer"), "engine": engine}
+
+        answers = self._fleet.each(addresses, ask)
         if len(answers) == 1:
-            for answer in answers.values():
-                if isinstance(answer, MllaunchError):
-                    raise answer
-        offers = [_offer(name, answer) for name, answer in answers.items()]
-        chosen = choose(resources, offers, named=bool(self._named))
+            _raise_first(answers)
+        offers = [_offer(name, answer, runtime == DOCKER) for name, answer in answers.items()]
+        chosen = choose(resources, offers, named=bool(self._named), preferred=self._preferred)
         self._chosen = [self._fleet.address(name) for name in chosen]
+        self.engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
 
     @property
     def nodes(self) -> list[str]:
         """The nodes that were chosen."""
         return [address.name for address in self._chosen]
+
+    @property
+    def python(self) -> str | None:
+        """The interpreter that the configuration names for one of the chosen nodes, if it does for any."""
+        return next((address.python for address in self._chosen if address.python is not None), None)
+
+    # --- images --------------------------------------------------------------------------------------------------
+
+    def engine(self, node: str) -> AbstractContextManager[str]:
+        """A chosen node's container engine, as the path of a unix socket here."""
+        return self._fleet.engine(self._fleet.address(node), self.engines[node]["socket"])
+
+    def lacking(self, image: str) -> list[str]:
+        """Those of the chosen nodes whose engine has not got an image."""
+        answers = self._fleet.each(
+            self._chosen,
+            lambda calls: bool(
+                calls.call("has_image", socket=self.engines[calls.address.name]["socket"], image=image)
+            ),
+        )
+        _raise_first(answers)
+        return [name for name, has in answers.items() if not has]
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
+
+    def examine_checkpoint(
+        self, attempt: AttemptRef, node: str, path: str, sha256: str, size_bytes: int | None
+    ) -> Original | str:
+        """Read a checkpoint where an attempt wrote it; or what is wrong with it, in words."""
+        try:
+            source = self._fleet.calls(self._address_of(attempt, node))
+            return checkpoints.examine(source, *attempt, path, sha256, size_bytes)
+        except (Unreachable, NotFound) as error:
+            return error.message
+
+    def bring_checkpoint(
+        self, attempt: AttemptRef, node: str, original: Original, sha256: str, name: str, say: Say
+    ) -> None:
+        """See to it that every chosen node has it. say: told the node, and how many bytes it has of how many."""
+        origin = self._address_of(attempt, node)
+        whole = sum(size for _, size in original.files)
+
+        def bring(calls: Calls) -> Copy:
+            if calls.address == origin:
+                return Copy(original.place, original.keys)
+            came = 0
+
+            def progress(size: int) -> None:
+                nonlocal came
+                came += size
+                say(calls.address.name, came, whole)
+
+            return checkpoints.bring(self._fleet.calls(origin), original, sha256, name, calls, progress)
+
+        answers = self._fleet.each(self._chosen, bring)
+        _raise_first(answers)
+        self._copies = cast("dict[str, Copy]", answers)
+
+    def _address_of(self, attempt: AttemptRef, node: str) -> Address:
+        """Where a node of an attempt is. NotFound if it has none of that name."""
+        for address in self._nodes(attempt):
+            if address.name == node:
+                return address
+        raise NotFound("node", f"attempt {attempt.number} was not on {node}")
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -92,7 +180,7 @@ class SshScheduler:
     def start(self, spec: TaskSpec) -> None:
         attempt = AttemptRef(spec["run_id"], spec["attempt"])
         nodes = self._chosen
-        self._record(attempt, nodes)
+        self._placements.record(attempt, {"nodes": [a._asdict() for a in nodes], **self._terms})
         listed = code.listing(spec["tree"], spec["cache"]) if spec["tree"] else None
         per_node = len(spec["tasks"])
 
@@ -106,8 +194,14 @@ class SshScheduler:
             own.update(lease_dir=None, meeting=meeting)
             if spec["tree"] and listed is not None:
                 own["tree"] = code.bring(calls, spec["tree"], listed)
-            if spec["python"] is not None:
+            if spec["container"] is not None:
+                own["container"] = {**spec["container"], "engine": self.engines[calls.address.name]["socket"]}
+            elif spec["python"] is not None:
                 own["python"] = own["argv"][0] = _interpreter(calls, spec["python"])
+            if spec["checkpoint"] is not None:
+                copy = self._copies[calls.address.name]
+                own["checkpoint"] = {**spec["checkpoint"], "source": copy.place, "verified": copy.keys}
+            self._asked.add(calls.address.name)
             calls.call("start", spec=own)
 
         # The code goes to all at once, so that those who start later need not be waited for.
@@ -128,7 +222,7 @@ class SshScheduler:
             "token": os.urandom(32).hex(),
             "addresses": [],
             "port": 0,
-            "lease_s": self._lease_s,
+            "lease_s": self.lease_s(attempt),
         }
         begin(calls, meeting)
         there = calls.call("meeting", **_of(attempt))
@@ -139,7 +233,7 @@ class SshScheduler:
     def retry(self, failed: AttemptRef) -> None:
         nodes = self._nodes(failed)
         following = failed._replace(number=failed.number + 1)
-        self._record(following, nodes)
+        self._placements.record(following, self._placements.read(failed))
         self._meet(
             following, nodes, lambda calls, meeting: calls.call("retry", **_of(failed), meeting=meeting)
         )
@@ -148,15 +242,23 @@ class SshScheduler:
         """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
         if system.is_locked(os.path.join(self._folder(attempt.run_id), "submit.lock")):
             return False
+        return self._rule_out(attempt, never_asked=())
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        return self._rule_out(attempt, never_asked=[name for name in self.nodes if name not in self._asked])
+
+    def _rule_out(self, attempt: AttemptRef, never_asked: Sequence[str]) -> bool:
+        """never_asked: nodes of which is known that nobody has asked them to start it."""
         try:
             nodes = self._nodes(attempt)
         except NotFound:
             return True  # it never came to choosing
-        answers = self._fleet.each(nodes, lambda calls: bool(calls.call("abandon", **_of(attempt))))
-        if not any(answer is True for answer in answers.values()):
+        perhaps = [address for address in nodes if address.name not in never_asked]
+        answers = self._fleet.each(perhaps, lambda calls: bool(calls.call("abandon", **_of(attempt))))
+        if not never_asked and not any(answer is True for answer in answers.values()):
             return False
         # Where one node cannot start none does. Those that wait for it need not; one that is silent gives up by itself.
-        waiting = [address for address in nodes if answers[address.name] is False]
+        waiting = [address for address in perhaps if answers[address.name] is False]
         request: StopRequest = {"by": "mllaunch", "at": system.now(), "now": True}
         self._fleet.each(waiting, lambda calls: calls.call("stop", **_of(attempt), request=request))
         return True
@@ -202,12 +304,17 @@ class SshScheduler:
     def _stop_path(self, attempt: AttemptRef) -> str:
         return os.path.join(self._folder(attempt.run_id), f"{attempt.number}.stop.json")
 
-    def revive(self, attempt: AttemptRef) -> None:
-        self._fleet.each(self._nodes(attempt), lambda calls: calls.call("revive", **_of(attempt)))
+    def revive(self, attempt: AttemptRef, node: str) -> None:
+        for address in self._nodes(attempt):
+            if address.name == node:
+                self._fleet.calls(address).call("revive", **_of(attempt))
 
-    def files(self, attempt: AttemptRef) -> dict[str, NodeFiles]:
+    def lease_s(self, attempt: AttemptRef) -> float:
+        return float(self._placements.read(attempt).get("lease_s", _LEASE_S))
+
+    def files(self, attempt: AttemptRef, node: str | None = None) -> dict[str, NodeFiles | None]:
         try:
-            nodes = self._nodes(attempt)
+            nodes = [address for address in self._nodes(attempt) if node in (None, address.name)]
         except NotFound:
             return {}
 
@@ -222,40 +329,27 @@ class SshScheduler:
             return RemoteFiles(calls, attempt, found) if found is not None else None
 
         answers = self._fleet.each(nodes, look)
-        found: dict[str, NodeFiles] = {}
+        found: dict[str, NodeFiles | None] = {}
         for name, answer in answers.items():
             if isinstance(answer, MllaunchError):
                 silent = Unreachable(answer.code, answer.message, evidence=answer.evidence, hint=answer.hint)
                 found[name] = SilentFiles(silent)
-            elif answer is not None:
+            else:
                 found[name] = answer
         return found
 
     # --- placements ----------------------------------------------------------------------------------------------
 
     def _folder(self, run_id: str) -> str:
-        return os.path.join(self._home, "placements", run_id)
-
-    def _record(self, attempt: AttemptRef, nodes: Sequence[Address]) -> None:
-        path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
-        document = {"nodes": [address._asdict() for address in nodes]}
-        system.write_atomic(path, json.dumps(document).encode(), durable=True)
+        return self._placements.folder(run_id)
 
     def _nodes(self, attempt: AttemptRef) -> list[Address]:
         """NotFound if it was placed nowhere."""
-        path = os.path.join(self._folder(attempt.run_id), f"{attempt.number}.json")
-        data = system.read_file(path)
-        if data is None:
-            raise NotFound("placement", f"attempt {attempt.number} was placed on no node")
-        return [Address(**fields) for fields in json.loads(data)["nodes"]]
+        return self._placements.nodes(attempt)
 
     def nodes_of(self, attempt: AttemptRef) -> list[str]:
-        """The names of an attempt's nodes, in the order of ranks."""
+        """The names of an attempt's nodes, in the order of ranks. NotFound if it was placed nowhere."""
         return [address.name for address in self._nodes(attempt)]
-
-    def forget(self, run_id: str) -> None:
-        """Nothing of the run is on any node any more."""
-        shutil.rmtree(self._folder(run_id), ignore_errors=True)
 
 
 class RemoteFiles:
@@ -349,9 +443,11 @@ def _of(attempt: AttemptRef) -> dict[str, Any]:
     return {"run_id": attempt.run_id, "number": attempt.number}
 
 
-def _offer(name: str, answer: Any) -> Offer:
+def _offer(name: str, answer: Any, in_container: bool) -> Offer:
     if isinstance(answer, MllaunchError):
         return Offer(name, problem=answer.message)
+    if in_container and answer["engine"]["version"] is None:
+        return Offer(name, lack=f"no container engine: {answer['engine']['problem']}")
     return Offer(
         name,
         gpus=len(answer["gpus"]),

@@ -1,0 +1,199 @@
+"""Frees code on a node that nothing there uses any more: trees, contents, agents' own folders.
+
+A tree is used by every attempt whose streams still lie here, for its launcher may yet go on with it; a content by every
+tree that has it; an agent's folder by processes that were started from it and by attempts without a seal. What is
+being sent is safe behind the lock that CodeKeeping holds meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections import Counter
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Counter as Counted
+
+from mllaunch_agent import codekeeping, node, system
+
+__all__ = ["Unused", "find", "sweep"]
+
+_SAFE_S = (
+    3600.0  # so old is what a process that died has left, or an agent that is about to be started is not
+)
+_EVERY_S = 3600.0
+_HEX = set("0123456789abcdef")
+
+
+class Unused(NamedTuple):
+    """Paths that may go. size_bytes: what that frees of the disk."""
+
+    trees: List[str]
+    contents: List[str]
+    agents: List[str]
+    remains: List[str]
+    size_bytes: int
+
+
+def find(home: str, unused_for_s: float, now_s: Optional[float] = None) -> Unused:
+    """What has been used by nothing for so long. now_s: Unix time."""
+    now_s = time.time() if now_s is None else now_s
+    before_s = now_s - unused_for_s
+    trees_in_use, specs = _in_use(home)
+    trees = [
+        path
+        for path in _named(os.path.join(home, "trees"))
+        if path not in trees_in_use and _modified_s(path) < before_s
+    ]
+    links, size = _counted(trees)
+    contents = []
+    for path, info in _contents(home, links):
+        if links[info.st_dev, info.st_ino] or info.st_ctime < before_s:
+            contents.append(path)
+            size += info.st_blocks * 512
+    agents = _agents(home, min(before_s, now_s - _SAFE_S), specs)
+    remains = _remains(home, now_s - _SAFE_S)
+    size += sum(node.disk_bytes(path) for path in (*agents, *remains))
+    return Unused(trees, contents, agents, remains, size)
+
+
+def sweep(home: str, unused_for_s: float, seldom: bool = False) -> Optional[Unused]:
+    """Free it; what was freed. None if something is being sent now, or seldom is wished and it was done of late."""
+    mark = os.path.join(home, "swept")
+    if seldom and _modified_s(mark) > time.time() - _EVERY_S:
+        return None
+    lock = system.try_lock(codekeeping.lock_path(home))
+    if lock is None:
+        return None
+    try:
+        found = find(home, unused_for_s)
+        for path in (*found.trees, *found.agents):
+            # First under another name: what is half removed must not be taken for whole.
+            gone = os.path.join(os.path.dirname(path), "tmp-%d-%s" % (os.getpid(), os.urandom(8).hex()))
+            os.rename(path, gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        for path in found.contents:
+            os.unlink(path)
+        for path in found.remains:
+            if os.path.isdir(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
+        system.write_atomic(mark, b"")
+        return found
+    finally:
+        os.close(lock)
+
+
+def _in_use(home: str) -> Tuple[List[str], str]:
+    """Trees of attempts that are not over for their launchers; the specifications of those without a seal, as text."""
+    trees = []
+    specs = []
+    runs = os.path.join(home, "runs")
+    for attempt in (path for run in _listed(runs) for path in _listed(run)):
+        spec = system.read_file(os.path.join(attempt, "spec.json"))
+        if spec is None:
+            continue
+        if not os.path.exists(os.path.join(attempt, "seal.json")):
+            specs.append(spec.decode(errors="replace"))
+        if os.path.isdir(os.path.join(attempt, "streams")):
+            known: Dict[str, Any] = node.read_json(os.path.join(attempt, "spec.json")) or {}
+            trees.append(str(known.get("tree")))
+    return trees, "\n".join(specs)
+
+
+def _contents(home: str, links: Counted[Tuple[int, int]]) -> Iterator[Tuple[str, os.stat_result]]:
+    """Contents that no tree but those to be removed has: links counts theirs."""
+    for folder in _listed(os.path.join(home, "contents")):
+        seen = {path: _stat(path) for path in _listed(folder)}
+        found = {path: info for path, info in seen.items() if info is not None}
+        for path, info in found.items():
+            # A tree that has it as an executable has a copy; another is made of it, not sent.
+            copy = found.get(path + ".x", info)
+            if all(i.st_nlink - links[i.st_dev, i.st_ino] == 1 for i in (info, copy)):
+                yield path, info
+
+
+def _agents(home: str, before_s: float, specs: str) -> List[str]:
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    idle = [
+        path
+        for path in _named(os.path.join(home, "agents"))
+        if path != own
+        and os.path.basename(path) not in specs
+        and max(_modified_s(path), _modified_s(os.path.join(path, "used"))) < before_s
+    ]
+    return [path for path in idle if not _has_processes(path)] if idle else []
+
+
+def _has_processes(path: str) -> bool:
+    """Whether a process was started from there, or is a task that has something preloaded from there."""
+    needle = os.path.basename(path).encode()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        for name in ("cmdline", "environ"):
+            try:
+                with open("/proc/%s/%s" % (pid, name), "rb") as file:
+                    if needle in file.read():
+                        return True
+            except OSError:
+                pass  # it has ended, or is not ours
+    return False
+
+
+def _remains(home: str, before_s: float) -> List[str]:
+    """What processes that died have left half-made."""
+    found = [
+        path
+        for folder, begins in (("trees", "tmp-"), ("contents", "part-"), ("agents", ""))
+        for path in _listed(os.path.join(home, folder))
+        if os.path.basename(path).startswith(begins) and not _is_name(path)
+    ]
+    return [path for path in found if _modified_s(path) < before_s]
+
+
+def _named(folder: str) -> List[str]:
+    return [path for path in _listed(folder) if _is_name(path)]
+
+
+def _is_name(path: str) -> bool:
+    name = os.path.basename(path)
+    return len(name) == 64 and not set(name) - _HEX
+
+
+def _listed(folder: str) -> List[str]:
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _counted(trees: List[str]) -> Tuple[Counted[Tuple[int, int]], int]:
+    """How many links to each content are in them, and the bytes that are theirs alone."""
+    links: Counted[Tuple[int, int]] = Counter()
+    size = 0
+    for place, inner, files in (entry for tree in trees for entry in os.walk(tree)):
+        size += os.lstat(place).st_blocks * 512
+        for name in (*inner, *files):
+            info = os.lstat(os.path.join(place, name))
+            if stat.S_ISDIR(info.st_mode):
+                continue
+            if info.st_nlink > 1:
+                links[info.st_dev, info.st_ino] += 1
+            else:
+                size += info.st_blocks * 512
+    return links, size
+
+
+def _stat(path: str) -> Optional[os.stat_result]:
+    """None if it is gone: what is sent gets its name only when it is whole."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _modified_s(path: str) -> float:
+    """0 of what is not there."""
+    info = _stat(path)
+    return 0.0 if info is None else info.st_mtime

@@ -1,0 +1,114 @@
+"""Collecting over and over, so that a node which does not answer keeps nobody else waiting.
+
+What the run log has as it was sealed is freed on the nodes in passing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from mllaunch.domain.job import LOCAL
+from mllaunch.errors import MllaunchError, NotFound
+from mllaunch.ports import AttemptRef
+
+if TYPE_CHECKING:
+    from mllaunch.domain.run import Run
+    from mllaunch.usecases.collect import Collector
+
+
+class Busy(Protocol):
+    def is_alive(self) -> bool: ...
+
+
+class Disks(Protocol):
+    """Those of the nodes."""
+
+    def to_free(self) -> dict[str, list[str]]:
+        """The nodes that have not freed their copies of streams yet, by run."""
+
+    def free(self, run_id: str, node: str) -> None:
+        """Have a node free its copies of a run's streams, all of which are in the run log. MllaunchError, OSError."""
+
+
+def _start(act: Callable[[], None]) -> Busy:
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    return thread
+
+
+class Rounds:
+    """Each node is asked by a thread of its own about all runs that are on it; runs on this machine need none.
+
+    start: has something done while others go on; an object that tells whether that is_alive.
+    """
+
+    def __init__(
+        self, collector: Collector, disks: Disks, start: Callable[[Callable[[], None]], Busy] = _start
+    ) -> None:
+        self._collector = collector
+        self._disks = disks
+        self._start = start
+        self._busy: dict[str, Busy] = {}
+        self._on_nodes: dict[str, list[str]] = {}  # by run, of those from which more may come
+        self._turn = threading.Lock()
+        self._to_free = {(run, node) for run, nodes in disks.to_free().items() for node in nodes}
+
+    def go(self, *, events_only: bool) -> int:
+        """Collect what this machine has, and have every node asked that has answered since the last time it was; how
+        much there is still to be done.
+        """
+        runs = self._collector.unsettled()
+        on_nodes: dict[str, list[str]] = {}
+        work: dict[str, list[Callable[[], None]]] = {}
+        for run in runs:
+            collect = partial(self._collector.attempt_to_collect, run, events_only=events_only)
+            nodes = [] if run.spec.backend == LOCAL else self._nodes_of(run)
+            if nodes:
+                on_nodes[run.id] = nodes
+            else:
+                collect()
+            for node in nodes:
+                work.setdefault(node, []).append(partial(collect, node=node))
+        to_free = self._note_settled(on_nodes)
+        for run_id, node in to_free:
+            work.setdefault(node, []).append(partial(self._free, run_id, node))
+        for node, acts in work.items():
+            if node not in self._busy or not self._busy[node].is_alive():
+                self._busy[node] = self._start(partial(_do_all, acts))
+        return len(runs) + len(to_free)
+
+    def _note_settled(self, on_nodes: dict[str, list[str]]) -> list[tuple[str, str]]:
+        """What is to be freed, (run, node), now that more may come from these runs only."""
+        settled = self._on_nodes.keys() - on_nodes.keys()
+        with self._turn:
+            self._to_free |= {(run_id, node) for run_id in settled for node in self._on_nodes[run_id]}
+            self._to_free = {entry for entry in self._to_free if entry[0] not in on_nodes}
+            self._on_nodes = on_nodes
+            return sorted(self._to_free)
+
+    def _nodes_of(self, run: Run) -> list[str]:
+        """Attempts of a run are all on the same nodes."""
+        try:
+            return self._collector.scheduler(run).nodes_of(AttemptRef(run.id, 1))
+        except NotFound:
+            return []  # its submission has not come that far
+
+    def _free(self, run_id: str, node: str) -> None:
+        from mllaunch.usecases.prune import missing
+
+        try:
+            run, status = self._collector.log.get(run_id)
+            if missing(self._collector.blobs, run, status, self._collector.log.views(run_id)) is None:
+                self._disks.free(run_id, node)
+        except (MllaunchError, OSError):
+            pass  # the next collector tries again, and `prune` says why it cannot be
+        with self._turn:
+            self._to_free.discard((run_id, node))
+
+
+def _do_all(acts: list[Callable[[], None]]) -> None:
+    for act in acts:
+        act()

@@ -1,0 +1,141 @@
+"""Each node is asked by a thread of its own, so one that hangs keeps nobody else waiting; and what it need not keep is
+freed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.state import State
+from mllaunch.errors import Unreachable
+from mllaunch.usecases.rounds import Rounds
+from tests.conformance.runs import SPEC, make_run
+from tests.fakes.nodes import Nodes
+
+
+class Thread:
+    """One that goes on for as long as the test wants."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+        self.alive = True
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def finish(self) -> None:
+        self.act()
+        self.alive = False
+
+
+class Disks:
+    def __init__(self, to_free: dict[str, list[str]]) -> None:
+        self._to_free = to_free
+        self.freed: list[tuple[str, str]] = []
+
+    def to_free(self) -> dict[str, list[str]]:
+        return self._to_free
+
+    def free(self, run_id: str, node: str) -> None:
+        self.freed.append((run_id, node))
+        if node == "silent":
+            raise Unreachable("unreachable", "silent")
+
+
+class Collecting:
+    """A collector that says what it was asked for: (run, node). Its run log has what it says that was sealed."""
+
+    seal = "sealed-complete"
+    blobs = None
+
+    def __init__(self, places: dict[str, list[str]]) -> None:
+        self.runs = [
+            make_run(number, name=name, spec=SPEC._replace(backend="ssh" if nodes else "local"))
+            for number, (name, nodes) in enumerate(places.items(), 1)
+        ]
+        self._places = places
+        self.asked: list[tuple[str, str | None]] = []
+
+    def unsettled(self) -> list[Run]:
+        return self.runs
+
+    @property
+    def log(self) -> Collecting:
+        return self
+
+    def get(self, run_id: str) -> tuple[Run, RunStatus]:
+        return make_run(1), RunStatus(State.SUCCEEDED, seal=self.seal)
+
+    def views(self, run_id: str) -> dict[tuple[int, str], Any]:
+        return {(1, "a"): {"seal": {"streams": {}}}}
+
+    def scheduler(self, run: Run) -> Nodes:
+        return Nodes(*self._places[run.name])
+
+    def attempt_to_collect(self, run: Run, *, events_only: bool, node: str | None = None) -> None:
+        self.asked.append((run.name, node))
+
+
+def rounds(
+    places: dict[str, list[str]], disks: Disks | None = None
+) -> tuple[Rounds, Collecting, list[Thread]]:
+    threads: list[Thread] = []
+
+    def start(act: Callable[[], None]) -> Thread:
+        threads.append(Thread(act))
+        return threads[-1]
+
+    collecting: Any = Collecting(places)
+    return Rounds(collecting, disks or Disks({}), start), collecting, threads
+
+
+def test_a_node_that_hangs_is_not_asked_again_and_keeps_neither_others_nor_this_machine_waiting() -> None:
+    made, collecting, threads = rounds({"here": [], "one": ["a"], "two": ["b"], "both": ["a", "b"]})
+    assert made.go(events_only=False) == 4
+    assert collecting.asked == [("here", None)]
+    of_a, of_b = threads
+    of_b.finish()  # that of a hangs
+    assert collecting.asked[1:] == [("two", "b"), ("both", "b")]
+    made.go(events_only=False)
+    assert threads == [of_a, of_b, threads[2]]
+    threads[2].finish()
+    assert collecting.asked[3:] == [("here", None), ("two", "b"), ("both", "b")]
+    of_a.finish()
+    made.go(events_only=False)
+    assert len(threads) == 5
+
+
+def test_it_is_over_when_nothing_more_can_come() -> None:
+    made, _, threads = rounds({})
+    assert made.go(events_only=False) == 0 and threads == []
+
+
+def test_a_run_that_has_settled_is_freed_on_each_of_its_nodes_before_it_is_over() -> None:
+    disks = Disks({})
+    made, collecting, threads = rounds({"one": ["a", "silent"]}, disks)
+    made.go(events_only=False)
+    for thread in threads:
+        thread.finish()
+    [run] = collecting.runs
+    collecting.runs = []
+    assert made.go(events_only=False) == 2
+    assert made.go(events_only=False) == 2  # they are at it
+    for thread in threads[2:]:
+        thread.finish()
+    assert made.go(events_only=False) == 0  # one that does not answer is for the next collector
+    assert sorted(disks.freed) == [(run.id, "a"), (run.id, "silent")]
+
+
+@pytest.mark.parametrize("seal", ["sealed-complete", "unsealed"])
+def test_what_an_earlier_collector_could_not_free_is_freed_once_the_run_log_has_it(seal: str) -> None:
+    disks = Disks({"old": ["a"]})
+    made, collecting, threads = rounds({}, disks)
+    collecting.seal = seal
+    assert made.go(events_only=False) == 1
+    threads[0].finish()
+    assert disks.freed == ([("old", "a")] if seal == "sealed-complete" else [])
+    assert made.go(events_only=False) == 0
