@@ -181,6 +181,10 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         say.process(what.choice.why)
         with _faults_of(app.home):
             tree = _kept_tree(app, snapshot, job.in_place)
+        if job.backend == SSH:
+            from mllaunch.cli import environments
+
+            run = run._replace(lock=environments.ensure(app, what, quiet=asked["as_json"]))
     # Locked before others can see the run, and take it for an abandoned one.
     scheduler = app.scheduler_of(run)
     with _faults_of(app.home), scheduler.submitting(attempt):
