@@ -92,8 +92,12 @@ def variables(place: str, environ: Dict[str, str]) -> Dict[str, str]:
     return {"VIRTUAL_ENV": place, "PATH": path}
 
 
-def install(place: str) -> None:
-    """Make the environment. Runs by itself, detached; whoever started it has locked KEY.lock for it."""
+def install(place: str, lock: int) -> None:
+    """Make the environment. Runs by itself, detached.
+
+    lock: the descriptor that keeps KEY.lock locked. What is executed inherits it: where only this process is killed,
+    nobody begins anew while pip is still at it.
+    """
     failed = place + ".failed"
     with open(place + ".log", "wb", 0) as log:
         os.dup2(log.fileno(), 1)
@@ -106,7 +110,7 @@ def install(place: str) -> None:
             sys.stderr.write("step %d of %d: %s\n" % (number, len(steps), title))
             sys.stderr.flush()
             status = subprocess.call(
-                argv, cwd=place + ".files", stdin=subprocess.DEVNULL, env=_environ(place)
+                argv, cwd=place + ".files", stdin=subprocess.DEVNULL, env=_environ(place), pass_fds=(lock,)
             )
             if status:
                 system.write_atomic(failed, ("%s: exit status %d" % (title, status)).encode())
@@ -200,7 +204,7 @@ def _start(place: str, lock: int, environ: Dict[str, str]) -> None:
         if os.path.exists(old):
             os.unlink(old)
     subprocess.Popen(
-        starting.command("install", place),
+        starting.command("install", place, str(lock)),
         env={**environ, "MLLAUNCH_AGENT": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ PLACE = "disk/share/mllaunch/node/{0}/environments"
 def _offline(nodes: Nodes) -> Iterator[None]:
     """The nodes reach no package index: their users have told pip of a folder. At the end no environment is left."""
     nodes.configure(python=None)
-    settings = "[global]\nno-index = true\nfind-links = /host/wheels\n"
+    settings = "[global]\nno-index = true\nno-cache-dir = true\nfind-links = /host/wheels\n"
     for number in (1, 2):
         (nodes[number].folder / "wheels").mkdir()
         wheels.tiny(nodes[number].folder / "wheels", "1.0")
@@ -65,13 +65,42 @@ def test_pinned_requirements_are_installed_once_and_recorded(
 
 
 def test_two_submissions_at_once_make_one_environment(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
-    repo.write("requirements.txt", "tiny==1.0\n")
+    folder = nodes[1].folder / "wheels"
+    wheels.slow(folder, "3.0", "/host/wheels")
+    repo.write("requirements.txt", "tiny==3.0\n")
     repo.script(SAY)
-    started = [mllaunch.start("run", "--node", "node1", "train.py") for _ in range(3)]
-    done = [one.end() for one in started]
-    assert [one.rc for one in done] == [0, 0, 0], done
-    assert len({one.stdout for one in done}) == 1
-    assert len(list((nodes[1].folder / PLACE.format("node1")).glob("*/made.json"))) == 1
+    first = mllaunch.start("run", "--node", "node1", "train.py")
+    until((folder / "built").exists, "the installation to begin")
+    second = mllaunch.start("run", "--node", "node1", "train.py")
+    second.wait_for("step 2 of 2")
+    (folder / "go").touch()
+    done = [first.end(), second.end()]
+    assert [one.rc for one in done] == [0, 0], done
+    assert done[0].stdout == done[1].stdout
+    assert (folder / "built").read_text() == "built\n"
+
+
+def test_an_installation_that_is_killed_ends_the_waiting_and_is_begun_anew(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    folder = nodes[1].folder / "wheels"
+    wheels.slow(folder, "3.0", "/host/wheels")
+    repo.write("requirements.txt", "tiny==3.0\n")
+    repo.script(SAY)
+    waits = mllaunch.start("run", "--node", "node1", "train.py")
+    until((folder / "built").exists, "the installation to begin")
+    nodes[1].run("pkill", "-KILL", "-f", "main.. install ")
+    # Another submission does not begin anew while pip is still at it.
+    joins = mllaunch.start("run", "--node", "node1", "train.py")
+    joins.wait_for("step 2 of 2")
+    nodes[1].run("pkill", "-KILL", "-f", "/environments/")
+    for started in (waits, joins):
+        done = started.end()
+        assert done.rc == 1 and "it was ended before it was done" in done.stderr
+    assert mllaunch("ps", "-a").stdout == ""
+    (folder / "go").touch()
+    done = mllaunch("run", "--node", "node1", "train.py")
+    assert done.stdout.startswith("tiny 3.0 ") and "(new on node1)" in done.stderr
 
 
 def test_a_failure_is_told_and_nothing_is_recorded_and_the_next_try_begins_anew(
