@@ -1,6 +1,12 @@
-"""The agent's own command line: ``python -m mllaunch_agent supervise`` (a TaskSpec on stdin), ``adopt FOLDER``,
-``check`` (a question on stdin, see checkup.py), ``serve HOME`` (calls on stdin, see serving.py), or ``enter FOLDER
-RANK [COMMAND...]`` (see entering.py)."""
+"""The agent's own command line: ``python -m mllaunch_agent`` and one of
+
+supervise                        a TaskSpec on stdin
+adopt FOLDER
+check                            a question on stdin, see checkup.py
+serve HOME                       calls on stdin, see serving.py
+install FOLDER LOCK              see environments.py
+enter FOLDER RANK [COMMAND...]   see entering.py
+"""
 
 from __future__ import annotations
 
@@ -18,6 +24,11 @@ def main() -> None:
         from mllaunch_agent.serving import serve
 
         serve(sys.argv[2], sys.stdin.buffer, sys.stdout.buffer)
+        return
+    if len(sys.argv) == 4 and sys.argv[1] == "install":
+        from mllaunch_agent.environments import install
+
+        install(sys.argv[2], int(sys.argv[3]))
         return
     if len(sys.argv) >= 4 and sys.argv[1] == "enter":
         from mllaunch_agent.entering import enter
@@ -45,9 +56,8 @@ def main() -> None:
     elif len(sys.argv) == 3 and sys.argv[1] == "adopt":
         supervisor.adopt(sys.argv[2])
     else:
-        sys.exit(
-            "usage: mllaunch_agent supervise | adopt FOLDER | check | serve HOME | enter FOLDER RANK [COMMAND...]"
-        )
+        usage = "supervise | adopt FOLDER | check | serve HOME | install FOLDER LOCK | enter FOLDER RANK [COMMAND...]"
+        sys.exit("usage: mllaunch_agent " + usage)
 
 
 if __name__ == "__main__":

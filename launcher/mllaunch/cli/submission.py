@@ -182,6 +182,10 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         say.process(what.choice.why, job.backend)
         with _faults_of(app.home):
             tree = _kept_tree(app, snapshot, job.in_place)
+        if job.backend == SSH:
+            from mllaunch.cli import environments
+
+            run = run._replace(lock=environments.ensure(app, what, quiet=asked["as_json"]))
     if what.bring is not None:
         what.bring()
     # Locked before others can see the run, and take it for an abandoned one.

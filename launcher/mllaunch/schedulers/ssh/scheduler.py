@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mllaunch.domain.placement import Offer, Wish, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles, Way
-from mllaunch.schedulers.ssh import checkpoints, code, openssh
+from mllaunch.schedulers.ssh import checkpoints, code, environments, openssh
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.checkpoints import Copy, Original
 from mllaunch.schedulers.ssh.fleet import Fleet
@@ -29,6 +29,7 @@ from mllaunch_agent import system
 if TYPE_CHECKING:
     from mllaunch.domain.job import Resources
     from mllaunch_agent.protocol import Meeting, Seal, StopRequest, TaskSpec
+    from mllaunch_containers.spec import Dependencies
 
 __all__ = ["SshScheduler"]
 
@@ -65,6 +66,7 @@ class SshScheduler:
         self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
         self._asked: set[str] = set()  # nodes that were asked to start
         self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
+        self._environments: dict[str, str] = {}  # by node
         self._telling = threading.Lock()
 
     # --- where ---------------------------------------------------------------------------------------------------
@@ -94,6 +96,11 @@ class SshScheduler:
     def nodes(self) -> list[str]:
         """The nodes that were chosen."""
         return [address.name for address in self._chosen]
+
+    @property
+    def needs_environment(self) -> bool:
+        """Whether a chosen node names no interpreter."""
+        return any(address.python is None for address in self._chosen)
 
     @property
     def python(self) -> str | None:
@@ -161,6 +168,21 @@ class SshScheduler:
 
     # --- starting ------------------------------------------------------------------------------------------------
 
+    def install(self, wanted: Dependencies, say: Callable[[str, str], None]) -> list[tuple[str, bool]]:
+        """Have each chosen node that names no interpreter make an environment, all at once: (node, whether it is new).
+
+        say: takes a node and a line of progress. Raises MllaunchError if a node cannot.
+        """
+        nodes = [address for address in self._chosen if address.python is None]
+        answers = self._fleet.each(
+            nodes,
+            lambda calls: environments.make(calls, wanted, lambda line: say(calls.address.name, line)),
+        )
+        _raise_first(answers)
+        made = cast("dict[str, environments.Made]", answers)
+        self._environments = {node: found.path for node, found in made.items()}
+        return [(node, found.is_new) for node, found in made.items()]
+
     @contextmanager
     def submitting(self, attempt: AttemptRef) -> Iterator[None]:
         """While a submission is being made, others can see that it still is."""
@@ -192,15 +214,18 @@ class SshScheduler:
             own.update(lease_dir=None, meeting=meeting)
             if spec["tree"] and listed is not None:
                 own["tree"] = code.bring(calls, spec["tree"], listed)
+            venv = self._environments.get(calls.address.name)
             if spec["container"] is not None:
                 own["container"] = {**spec["container"], "engine": self.engines[calls.address.name]["socket"]}
             elif spec["python"] is not None:
-                own["python"] = own["argv"][0] = _interpreter(calls, spec["python"])
+                wanted = spec["python"] if venv is None else os.path.join(venv, "bin", "python")
+                own["python"] = _interpreter(calls, wanted)
+                own["argv"] = [own["python"], *spec["argv"][1:]]
             if spec["checkpoint"] is not None:
                 copy = self._copies[calls.address.name]
                 own["checkpoint"] = {**spec["checkpoint"], "source": copy.place, "verified": copy.keys}
             self._asked.add(calls.address.name)
-            calls.call("start", spec=own)
+            calls.call("start", spec=own, venv=venv)
 
         # The code goes to all at once, so that those who start later need not be waited for.
         if len(nodes) > 1 and listed is not None:
