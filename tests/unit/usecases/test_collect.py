@@ -112,7 +112,7 @@ def test_22_a_record_of_a_newer_protocol_is_kept_unread_and_holds_up_no_other(
         newer.id: Node(Files(record, "succeeded", 0, protocol=sealed)),
         other.id: Node(Files(ended, "succeeded", 0)),
     }
-    collector = Collector(log, blobs, Code(), lambda run: cast(Scheduler, schedulers[run.id]), Clock())
+    collector = Collector(log, blobs, Code(), lambda run: cast(Scheduler, schedulers[run.id]), Clock(), {})
     assert collector.collect_unsettled(events_only=False) == 1  # the newer one is for others to wait for
     assert log.get(other.id)[1].state is State.SUCCEEDED
     with pytest.raises(
