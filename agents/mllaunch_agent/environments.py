@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Tuple
 
 from mllaunch_agent import starting, system
 
-__all__ = ["KINDS", "Environments", "install", "variables"]
+__all__ = ["KINDS", "Environments", "install", "mark", "variables"]
 
 # Of mllaunch_containers.spec.KINDS, those that are installed here.
 KINDS = ("requirements", "pyproject.toml", "uv.lock", "pylock.toml")
@@ -50,6 +50,7 @@ class Environments:
         place = os.path.join(self._folder, key)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         if _is_whole(place):
+            os.utime(mark(place))  # by which the least used is found
             return key
         lock = system.try_lock(place + ".lock")
         if lock is None:
@@ -84,6 +85,11 @@ class Environments:
         failed = system.read_file(place + ".failed")
         why = "it was ended before it was done" if failed is None else failed.decode("utf-8", "replace")
         return {**answer, "state": "failed", "why": why}
+
+
+def mark(place: str) -> str:
+    """What shows that an environment is whole."""
+    return os.path.join(place, _MADE)
 
 
 def variables(place: str, environ: Dict[str, str]) -> Dict[str, str]:

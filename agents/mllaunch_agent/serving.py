@@ -20,10 +20,10 @@ from mllaunch_agent import (
     PROTOCOL_VERSION,
     __version__,
     codekeeping,
-    codesweeping,
     node,
     protocol,
     starting,
+    sweeping,
     system,
 )
 from mllaunch_agent.attempts import Attempts
@@ -410,13 +410,13 @@ class Calls:
         """Code that nothing here has used for so long, and what freeing it would give."""
         lock = system.share_lock(codekeeping.lock_path(self._home))  # nobody sweeps meanwhile
         try:
-            return _summary(codesweeping.find(self._home, for_s))
+            return _summary(sweeping.find(self._home, for_s))
         finally:
             os.close(lock)
 
     def do_sweep(self, for_s: float, seldom: bool) -> Optional[Dict[str, int]]:
         """Free it. None if somebody is sending code now, or it was done of late and need be done seldom only."""
-        found = codesweeping.sweep(self._home, for_s, seldom)
+        found = sweeping.sweep(self._home, for_s, seldom)
         return None if found is None else _summary(found)
 
     def do_release_streams(self, run_id: str, number: int) -> None:
@@ -426,7 +426,7 @@ class Calls:
         self._attempts.discard(run_id, number)
 
 
-def _summary(found: codesweeping.Unused) -> Dict[str, int]:
+def _summary(found: sweeping.Unused) -> Dict[str, int]:
     return {
         "trees": len(found.trees),
         "contents": len(found.contents),
