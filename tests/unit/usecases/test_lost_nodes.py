@@ -117,7 +117,10 @@ def test_a_lost_attempt_is_not_followed_by_another_that_would_write_beside_it(tm
     one.nodes["a"].is_silent = False
     one.nodes["a"].end("failed", reason={**EXIT, "code": "peer_failed"}, code=143)
     status = one.look(40)
-    assert (status.state, set(one.nodes.retried)) == (State.QUEUED, {1})  # now the old one is known to be over
+    assert (status.state, set(one.nodes.retried)) == (
+        State.QUEUED,
+        {1},
+    )  # now the old one is known to be over
 
 
 def test_while_another_node_goes_on_the_agents_know_better(tmp_path: Path) -> None:
