@@ -1,7 +1,8 @@
 # make demo    a first run on this machine: needs python3 and git, nothing else
 # make test    lint, types, import contracts and all tests
 # make bench   how fast it is, against references measured in the same run
-# make faults  the long fault harness (2,000 kills; every process of ours stopped for a minute)
+# make faults  the long fault harness (2,000 kills; every process of ours stopped for a minute; 200 kills of launchers
+#              whose runs are on hosts, and two launchers with 50 runs each for the same GPUs)
 # make lock    pin the dependencies anew
 
 PYTHON ?= python3
@@ -34,6 +35,7 @@ bench: $(VENV)/dev
 faults: $(VENV)/dev
 	PATH="$(BIN):$$PATH" $(BIN)/python -m tests.faults --kills 2000
 	PATH="$(BIN):$$PATH" FAULT_PAUSE_S=60 $(BIN)/pytest tests/faults/test_sigstop.py
+	PATH="$(BIN):$$PATH" $(BIN)/python -m tests.faults.ssh --kills 200 --rivals 50
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

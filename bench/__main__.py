@@ -21,6 +21,7 @@ NAMES = (
     "collecting",
     "containers",
     "capture",
+    "ssh",
 )
 
 

@@ -63,7 +63,11 @@ class Attempts:
         folder = self.folder(run_id, number)
         if system.is_locked(os.path.join(folder, "submit.lock")):
             return False
-        return node.AttemptFolder(folder).fence()
+        return self.withdraw(run_id, number)
+
+    def withdraw(self, run_id: str, number: int) -> bool:
+        """Likewise, by the one who is at it."""
+        return node.AttemptFolder(self.folder(run_id, number)).fence()
 
     def kept(self) -> List[str]:
         """Ids of the runs of which something lies here."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from mllaunch_agent import hashing, treecopy, weights
 from mllaunch_agent.protocol import Checkpoint
 
-__all__ = ["CheckpointError", "bring", "digest_of", "place"]
+__all__ = ["CheckpointError", "bring", "digest_of", "examine", "place"]
 
 # Above this size a hard link takes the place of a copy, where the file system allows it: a task that writes into the
 # file it was given would then change its parent's, but copying tens of gigabytes holds up every start.
@@ -89,6 +89,24 @@ def files_in(folder: str) -> List[str]:
         if entry.info is not None and stat.S_ISREG(entry.info.st_mode):
             found.append(os.fsdecode(entry.path))
     return found
+
+
+def examine(path: str, sha256: str, size_bytes: Optional[int]) -> Tuple[Optional[str], List[List[int]]]:
+    """What is wrong with a checkpoint, in words, or None; and its keys while all of it was read."""
+    try:
+        before = keys(path)
+        info = os.stat(path)
+        if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
+            return "it is no regular file any more", []
+        if stat.S_ISREG(info.st_mode) and info.st_size != size_bytes:
+            return "%d bytes are there of %s" % (info.st_size, size_bytes), []
+        if digest_of(path) != sha256:
+            return "its bytes are not those that the run wrote", []
+        return (None, before) if keys(path) == before else ("it is being changed", [])
+    except FileNotFoundError:
+        return "it is not there any more", []
+    except OSError as error:
+        return "it cannot be read: %s" % error.strerror, []
 
 
 def digest_of(path: str) -> Optional[str]:

@@ -94,7 +94,7 @@ class Checkpoint(TypedDict):
 
 
 class Meeting(TypedDict):
-    """How the agents of one attempt on several nodes find each other, see peers.py."""
+    """How the agents of one attempt on several nodes find each other, see peers/."""
 
     token: str  # 64 hexadecimal digits, known to them alone
     addresses: List[str]  # where the agent of node rank 0 may be reached; empty in its own specification

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from mllaunch_agent import protocol
-from mllaunch_agent.leases import Lease, Queue, Waiting
+from mllaunch_agent.guarding import dismiss, fork_guard
+from mllaunch_agent.leases import Lease, Queue, Waiting, take_back
+from mllaunch_agent.outcome import Cause
 from mllaunch_agent.probes.gpu import Gpus
 
 if TYPE_CHECKING:
@@ -47,16 +48,33 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
     finally:
         ticket.leave()
         if guard is not None:
-            os.kill(guard, 9)
-            os.waitpid(guard, 0)
+            dismiss(guard)
+
+
+def take(supervisor: Supervisor) -> Optional[Lease]:
+    """The GPUs of this node; None if the attempt is to stop.
+
+    Of an attempt on several nodes an agent that takes over takes back what the one before it had, or gives up: it must
+    not wait while nodes that come later in the order hold theirs, or two attempts may wait for each other.
+    """
+    spec = supervisor.spec
+    had = supervisor.gpus()
+    if supervisor.peers is None or not had:
+        return wait(supervisor)
+    lease = take_back(spec["lease_dir"], had, holder(supervisor))
+    if lease is None:
+        words = "the agent on %s was killed before the start, and others have taken its GPUs" % spec["node"]
+        supervisor.stop_all(Cause("incomplete", words))
+    return lease
 
 
 def await_turn(supervisor: Supervisor) -> bool:
-    """Until the GPUs of this node may be taken: where an attempt is on several, one node does so after the other.
+    """Until this node may go on: on several, one takes its GPUs after the other, and none does anything before all have
+    come.
 
     False if the run was stopped before.
     """
-    return not supervisor.spec["gpus"] or _await(supervisor, lambda peers: peers.has_turn)
+    return _await(supervisor, lambda peers: peers.has_turn)
 
 
 def await_peers(supervisor: Supervisor) -> bool:
@@ -87,8 +105,7 @@ def _await(supervisor: Supervisor, has_come: Callable[[Peers], bool]) -> bool:
             supervisor.sleep(_SOON_S)
     finally:
         if guard is not None:
-            os.kill(guard, 9)
-            os.waitpid(guard, 0)
+            dismiss(guard)
 
 
 def _users(gpus: Gpus, uuid: str, secrets: List[str]) -> List[Dict[str, Any]]:
@@ -117,23 +134,3 @@ def holder(supervisor: Supervisor) -> Dict[str, Any]:
         "user": spec["user"],
         "pid": os.getpid(),
     }
-
-
-def fork_guard(supervisor: Supervisor) -> int:
-    """While there is no shim yet, a process that does only the other half of a shim's work: revive the supervisor."""
-    from mllaunch_agent.supervisor import revive
-
-    reader, writer = supervisor.alive
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        for fd in (supervisor.lock, writer, *supervisor.peer_fds()):
-            os.close(fd)
-        poll = select.poll()
-        poll.register(reader, 0)
-        poll.poll()
-        revive(supervisor.spec, supervisor.lease, reader)
-    finally:
-        os._exit(0)
-    return 0  # not reached

@@ -27,7 +27,9 @@ from mllaunch_agent import (
     system,
 )
 from mllaunch_agent.attempts import Attempts
+from mllaunch_agent.checkpointkeeping import CheckpointKeeping
 from mllaunch_agent.codekeeping import CodeKeeping, Damaged
+from mllaunch_agent.environments import Environments, variables
 
 __all__ = ["serve"]
 
@@ -48,9 +50,7 @@ def serve(home: str, calls: BinaryIO, answers: BinaryIO) -> None:
     os.makedirs(home, mode=0o700, exist_ok=True)
     served = Calls(home)
     while True:
-        signal.alarm(
-            _IDLE_S
-        )  # ends the process: a launcher that lost its network never says that it has gone
+        signal.alarm(_IDLE_S)  # ends us: a launcher that lost its network never says that it has gone
         line = calls.readline()
         if not line.endswith(b"\n"):
             return
@@ -59,7 +59,10 @@ def serve(home: str, calls: BinaryIO, answers: BinaryIO) -> None:
         content = calls.read(size) if 0 < size <= _AT_MOST_BYTES else b""
         if len(content) != size:
             return  # the launcher has gone in mid-sentence
-        answers.write(_answer(served, call, content))
+        signal.alarm(0)  # what is asked for may take longer: to read a large checkpoint, for one
+        answer = _answer(served, call, content)
+        signal.alarm(_IDLE_S)
+        answers.write(answer)
         answers.flush()
 
 
@@ -102,6 +105,8 @@ class Calls:
         self._home = home
         self._attempts = Attempts(home)
         self._code = CodeKeeping(home)
+        self._checkpoints = CheckpointKeeping(home)
+        self._environments = Environments(home)
 
     # --- the node ----------------------------------------------------------------------------------------------
 
@@ -147,18 +152,31 @@ class Calls:
             "load": os.getloadavg()[0],
         }
 
-    def do_engine(self) -> Dict[str, Any]:
-        """The node's container engine: {"version": ..} or {"problem": why it cannot be used}."""
+    def do_engine(self, thoroughly: bool = False) -> Dict[str, Any]:
+        """The node's container engine: its socket (None if that is not on the node), and either what it says of itself
+        as version, or why it cannot be used as problem; is_denied then says that it is there but not for this user.
+        thoroughly: also the names of its runtimes."""
         from mllaunch_agent.engine import Engine, socket_path
 
         socket = socket_path(os.environ)
+        found: Dict[str, Any] = {"socket": socket, "version": None, "problem": None, "is_denied": False}
         if socket is None or not os.path.exists(socket):
-            return {"problem": "none answers at %s" % (socket or os.environ.get("DOCKER_HOST"))}
+            return {**found, "problem": "none answers at %s" % (socket or os.environ.get("DOCKER_HOST"))}
         try:
-            return {"version": Engine(socket).version().get("Version")}
+            engine = Engine(socket)
+            found["version"] = engine.version()
+            if thoroughly:
+                found["runtimes"] = sorted(engine.info().get("Runtimes") or ())
+            return found
         except OSError as error:
             denied = isinstance(error.__cause__, PermissionError)
-            return {"problem": "you may not use it (%s)" % socket if denied else str(error)}
+            problem = "you may not use it (%s)" % socket if denied else str(error)
+            return {**found, "problem": problem, "is_denied": denied}
+
+    def do_has_image(self, socket: str, image: str) -> bool:
+        from mllaunch_agent.engine import Engine
+
+        return Engine(socket).image(image) is not None
 
     def do_which(self, programs: List[str]) -> Optional[str]:
         """The absolute path of the first of the programs that is there; None if none is."""
@@ -199,12 +217,67 @@ class Calls:
     def do_make(self, key: str, content: bytes) -> None:
         self._code.make(key, content)
 
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def do_examine_checkpoint(
+        self, run_id: str, number: int, path: str, sha256: str, size_bytes: Optional[int]
+    ) -> Dict[str, Any]:
+        """Read a checkpoint that an attempt wrote: {"problem": what is wrong with it} or {"place", "keys", "files":
+        [name in its folder, bytes] of each; "" names one that is a file}. path: as in the files stream."""
+        from mllaunch_agent import checkpoint
+
+        place = os.path.join(self._attempts.folder(run_id, number), "work", path)
+        problem, keys = checkpoint.examine(place, sha256, size_bytes)
+        if problem is not None:
+            return {"problem": problem}
+        names = checkpoint.files_in(place) if os.path.isdir(place) else [""]
+        files = [[name, os.stat(os.path.join(place, name) if name else place).st_size] for name in names]
+        return {"problem": None, "place": place, "keys": keys, "files": files}
+
+    def do_read_checkpoint(self, place: str, name: str, offset: int, limit: int) -> Data:
+        with open(os.path.join(place, name) if name else place, "rb") as file:
+            file.seek(offset)
+            return Data(file.read(min(limit, _AT_MOST_BYTES)))
+
+    def do_find_checkpoint(self, sha256: str, name: str) -> Optional[Dict[str, Any]]:
+        return self._checkpoints.find(sha256, name)
+
+    def do_held_of_checkpoint(self, sha256: str, names: List[str]) -> List[int]:
+        return self._checkpoints.held(sha256, names)
+
+    def do_keep_checkpoint_part(self, sha256: str, name: str, offset: int, content: bytes) -> None:
+        self._checkpoints.keep_part(sha256, name, offset, content)
+
+    def do_keep_checkpoint(self, sha256: str, name: str) -> Dict[str, Any]:
+        return self._checkpoints.keep_whole(sha256, name)
+
+    # --- environments ------------------------------------------------------------------------------------------
+
+    def do_make_environment(self, kind: str, sizes: List[List[Any]], content: bytes) -> str:
+        """Have an environment made, if it is not there; its key. sizes: [relative path, bytes] of each file in content;
+        the first is the one to install from."""
+        files = []
+        offset = 0
+        for path, size in sizes:
+            files.append((path, content[offset : offset + size]))
+            offset += size
+        return self._environments.make(kind, files, environment())
+
+    def do_environment(self, key: str, offset: int) -> Dict[str, Any]:
+        return self._environments.state(key, offset)
+
     # --- attempts ----------------------------------------------------------------------------------------------
 
-    def do_start(self, spec: protocol.TaskSpec) -> None:
-        """Start an attempt. What the specification leaves to the node: the rest of the environment."""
+    def do_start(self, spec: protocol.TaskSpec, venv: Optional[str] = None) -> None:
+        """Start an attempt. What the specification leaves to the node: the rest of the environment.
+
+        venv: the virtual environment that its tasks are in.
+        """
         folder = self._attempts.folder(spec["run_id"], spec["attempt"])
-        whole = {**spec, "folder": folder, "environment": {**environment(), **spec["environment"]}}
+        session = environment()
+        if venv is not None:
+            session.update(variables(venv, session))
+        whole = {**spec, "folder": folder, "environment": {**session, **spec["environment"]}}
         whole["cache"] = os.path.join(self._home, "cache")
         whole["import_path"] = import_path()
         self._supervise(whole, spec["run_id"], spec["attempt"])
@@ -248,8 +321,11 @@ class Calls:
             pipe.write(json.dumps(spec).encode("ascii") + b"\n")
         with done.stdout as pipe:
             answer = pipe.readline()
-        if answer != b"ok\n" and not self._attempts.has_begun(run_id, number):
-            raise RuntimeError(answer.decode(errors="replace").strip() or "the agent ended without a word")
+        if answer == b"ok\n":
+            return
+        done.wait()  # until then it still holds the lock of what it has not taken
+        if not self._attempts.has_begun(run_id, number):
+            raise OSError(answer.decode(errors="replace").strip() or "the agent ended without a word")
 
     def do_look(self, run_id: str, number: int) -> Optional[Dict[str, Any]]:
         """How an attempt stands and how much of each stream can be shipped; None if nothing of it is here."""
@@ -312,6 +388,12 @@ class Calls:
         """Also one whose streams have been freed."""
         folder = self._attempts.folder(run_id, number)
         return node.AttemptFolder(folder) if os.path.isdir(folder) else None
+
+    def do_enter(self, run_id: str, number: int, rank: int) -> Dict[str, Any]:
+        """How a task stands, and the command line that leads to it; see entering.look."""
+        from mllaunch_agent import entering
+
+        return entering.look(self._attempts.folder(run_id, number), rank)
 
     # --- disk --------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from mllaunch_agent import (
     __version__,
     diskguard,
     finishing,
+    guarding,
     leases,
     node,
     outcome,
@@ -44,7 +45,6 @@ _TICK_S = 0.1
 _STARTING_TICK_S = 0.005  # so that a run is shown as running when its first output is
 _SHORT_OF_ROOM_TICK_S = 0.02
 _UNKILLABLE_S = 60.0
-_PEER_GRACE_S = 10.0  # what waits for a peer that has failed has nothing to save
 _VERDICT_S = 3.0
 
 
@@ -103,12 +103,12 @@ class Supervisor:
             same_boot=bool(past) and past[0].get("boot_id") == system.boot_id(),
         )
         has_begun = self.events.has(protocol.PEERS_READY)
+        self._recall()
         if has_begun:
             try:
-                self.peers = self._meet_peers()
+                self._meet_peers()
             except OSError:
                 traceback.print_exc()  # the tasks here go on, and are looked after, all the same
-        self._recall()
         self.runtime.take_over()
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
@@ -129,21 +129,41 @@ class Supervisor:
             elif event["kind"] in (protocol.WORKDIR_READY, protocol.PEERS_READY):
                 self.port = event.get("master_port") or self.port
                 self._master_addr = event.get("master_addr") or self._master_addr
-                if self.peers is not None and event["kind"] == protocol.PEERS_READY:
-                    self.peers.go = self.master
             elif event["kind"] == protocol.GPUS_LEASED:
                 self._gpus = list(event["gpus"])
             if cause:
                 self.stop(cause, min(system.boot_s(), event["boot_s"]))
 
-    def _meet_peers(self) -> Optional[peers.Peers]:
+    def _meet_peers(self) -> None:
+        """Get in touch with the other nodes' agents, if there are any, and tell them what was decided here before."""
         spec = self.spec
         if spec.get("meeting") is None:
-            return None
-        if self.events.has(protocol.PEERS_READY):
-            return peers.make(spec, "", "", free_port)  # neither is of interest any more
-        queue = leases.queue_name(spec["lease_dir"]) if spec["gpus"] else ""
-        return peers.make(spec, _code_of(spec), queue, free_port)
+            return
+        has_begun = self.events.has(protocol.PEERS_READY)
+        queue = leases.queue_name(spec["lease_dir"]) if spec["gpus"] and not has_begun else ""
+        self.peers = peers.make(spec, queue, free_port)
+        if self.peers is not None and has_begun:
+            self.peers.go = self.master
+        if self.stopping is not None:
+            self._tell_peers(*self.stopping.cause)
+
+    def _keeps_its_turn(self) -> bool:
+        """Queues for GPUs have other names after a boot, and the order among nodes depends on them: False then."""
+        past = self.events.past
+        if self.peers is None or not past or past[0].get("boot_id") == system.boot_id():
+            return True
+        self.stop_all(Cause("incomplete", "%s was booted anew before the start" % self.spec["node"]))
+        return False
+
+    def _say_code(self) -> bool:
+        """Tell the other nodes what the code is here; False if the attempt is to stop."""
+        if self.peers is None:
+            return True
+        found: List[str] = []
+        if not guarding.beside(self, lambda: found.append(_code_of(self.spec)), may_leave=True):
+            return False
+        self.peers.say_code(found[0])
+        return True
 
     @property
     def master(self) -> Tuple[str, int]:
@@ -159,12 +179,12 @@ class Supervisor:
 
     def _begin(self) -> None:
         try:
-            self.peers = self.peers or self._meet_peers()
-            if not queueing.await_turn(self):
+            self._meet_peers()
+            if not (self._keeps_its_turn() and self._say_code() and queueing.await_turn(self)):
                 self._end()
                 return
             if self.lease is None and self.spec["gpus"]:
-                self.lease = queueing.wait(self)
+                self.lease = queueing.take(self)
                 if self.lease is None:
                     self._end()
                     return
@@ -227,7 +247,7 @@ class Supervisor:
                 shim.write_exit(self.folder, rank, None, None, error=error)
                 return
             try:
-                self.lease = queueing.wait(self)  # with the supervisor before us went its lease
+                self.lease = queueing.take(self)  # with the supervisor before us went its lease
             except OSError as e:
                 shim.write_exit(self.folder, rank, None, None, error=str(e))
                 return
@@ -325,20 +345,22 @@ class Supervisor:
             self.stopping.tick(now_s, self.runtime.mains(), self.runtime.living, self.runtime.send)
 
     def _heed_requests(self, now_s: float) -> None:
-        request = node.read_json(os.path.join(self.folder, "stop.json"))
-        if request:
-            if self.stopping is None or self.stopping.cause.kind == "peer":
-                self.events.write(protocol.STOP_REQUESTED, by=request["by"], now=request["now"])
-                self.stop(Cause("stopped", request["by"]), now_s)
-                self._tell_peers("stopped", request["by"])
-            if request["now"] and self.stopping:
-                self.stopping.hurry(now_s)
+        self._heed_stop_request(now_s)
         timeout_s = self.spec["timeout_s"]
         if timeout_s is None or self._started_s is None or self.stopping:
             return
         if now_s - self._started_s > timeout_s:
             self.events.write(protocol.TIMED_OUT, timeout_s=timeout_s)
-            self.stop(Cause("timeout", "%g s" % timeout_s), now_s)
+            self.stop_all(Cause("timeout", "%g s" % timeout_s))
+
+    def _heed_stop_request(self, now_s: float) -> None:
+        request = node.read_json(os.path.join(self.folder, "stop.json"))
+        if request:
+            if self.stopping is None or self.stopping.cause.kind == "peer":
+                self.events.write(protocol.STOP_REQUESTED, by=request["by"], now=request["now"])
+                self.stop_all(Cause("stopped", request["by"]))
+            if request["now"] and self.stopping:
+                self.stopping.hurry(now_s)
 
     def _heed_peers(self, now_s: float) -> None:
         if self.peers is None:
@@ -346,10 +368,7 @@ class Supervisor:
         self.peers.tick(now_s)
         cause = self._cause_elsewhere()
         if cause is not None and not self.stopping:
-            grace_s = self.spec["grace_s"]
-            if cause.kind != "stopped":
-                grace_s = min(_PEER_GRACE_S, grace_s)
-            self.stopping = Stopping(cause, grace_s, now_s)
+            self.stopping = Stopping(cause, outcome.grace_s(cause, self.spec["grace_s"]), now_s)
 
     def _cause_elsewhere(self) -> Optional[Cause]:
         """What ends the attempt on all of its nodes, if this is not a task's failure here."""
@@ -365,6 +384,11 @@ class Supervisor:
 
     def stop(self, cause: Cause, now_s: float) -> None:
         self.stopping = Stopping(cause, self.spec["grace_s"], now_s)
+
+    def stop_all(self, cause: Cause) -> None:
+        """Stop here and on the other nodes, where there are any."""
+        self.stop(cause, system.boot_s())
+        self._tell_peers(cause.kind, cause.detail)
 
     def _notice_tasks(self) -> None:
         for place in self.spec["tasks"]:
@@ -395,10 +419,18 @@ class Supervisor:
             oom = self.ooms.check(rank, record)
             if not any(e["kind"] == protocol.TASK_EXITED and e["rank"] == rank for e in self.events.past):
                 self.events.write(protocol.TASK_EXITED, **{**record, "out_of_memory": oom})
-            if outcome.exit_code(record) != 0 and not self.stopping:
+            if outcome.exit_code(record) != 0 and not self._is_stopping():
                 self._tell_peers("failed", self._words_of(record, oom))
                 if len(self.exits) < len(self.spec["tasks"]):
                     self.stop(Cause("peer", "rank %d" % rank), system.boot_s())
+
+    def _is_stopping(self) -> bool:
+        """Whether the tasks are to end, as of now: what a stop has ended is not to be told as a failure."""
+        if self.peers is not None:
+            now_s = system.boot_s()
+            self._heed_stop_request(now_s)
+            self._heed_peers(now_s)
+        return self.stopping is not None
 
     def _words_of(self, record: protocol.ExitRecord, oom: bool) -> str:
         """How a task failed, for the other nodes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import IO, Any
 
@@ -41,13 +41,16 @@ class Shipment:
         if self._saved is not None:
             self._saved.close()
 
-    def send(self, target: Engine) -> int:
-        """See to it that the target has the image; how many bytes were sent. ImageError, OSError."""
+    def send(self, target: Engine, progress: Callable[[int, int], None] = lambda sent, whole: None) -> int:
+        """See to it that the target has the image; how many bytes were sent. ImageError, OSError.
+
+        progress: told every now and then how many bytes have been sent, of how many.
+        """
         if target.image(self.id) is not None:
             return 0
         known = _shared(self._layers, target)
         parts, size_bytes = self._stream(known)
-        target.load(parts, size_bytes)
+        target.load(_counted(parts, size_bytes, progress), size_bytes)
         if target.image(self.id) is None:
             raise ImageError("transfer", f"the engine took {self._name}, and now does not know it")
         return size_bytes
@@ -91,6 +94,16 @@ class Shipment:
             self._saved = file
         self._saved.seek(0)
         return self._saved
+
+
+def _counted(
+    parts: Iterable[bytes], size_bytes: int, progress: Callable[[int, int], None]
+) -> Iterator[bytes]:
+    sent = 0
+    for part in parts:
+        yield part
+        sent += len(part)
+        progress(sent, size_bytes)
 
 
 def _shared(layers: Sequence[str], target: Engine) -> int:

@@ -50,11 +50,22 @@ class NodeFiles(Protocol):
         """Whether an agent looks after the attempt right now."""
 
 
+class Way(NamedTuple):
+    """How to get where a task runs. state: "running", "ended" (its work folder is still there), "waiting" or "gone".
+
+    argv: what this process is to become.
+    """
+
+    state: str
+    argv: list[str]
+
+
 class Scheduler(Protocol):
     """Starts agents on nodes. Decides where, never what."""
 
-    def check(self, resources: Resources) -> None:
-        """Raise UsageError if no node could ever give these resources."""
+    def check(self, resources: Resources, runtime: str = ...) -> None:
+        """Choose where it could run. UsageError if no node could ever give these resources. runtime: as configured;
+        nodes without a container engine are none for "docker"."""
 
     def start(self, spec: TaskSpec) -> None:
         """Hand the specification to an agent. Returns once the agent has it; the attempt then needs nobody."""
@@ -64,6 +75,9 @@ class Scheduler(Protocol):
 
     def abandon(self, attempt: AttemptRef) -> bool:
         """Make sure that a submission which broke off never starts; False if it goes on or has started."""
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        """After a start that failed: make sure that nothing starts; False if something has, or that cannot be known."""
 
     def retry(self, failed: AttemptRef) -> None:
         """Start the attempt after ``failed`` with the same specification. Harmless when repeated."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mllaunch.config import Config
     from mllaunch.domain.codeuse import Edit
+    from mllaunch.domain.image import Image
+    from mllaunch.domain.placement import Wish
     from mllaunch.domain.run import Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.images.asking import Answer
@@ -130,8 +133,11 @@ class App:
         """By node, where what an attempt's tasks wrote can be looked at; empty once nothing is left of it."""
         from mllaunch.ports import AttemptRef
 
-        where = self.ssh if run.spec.backend == "ssh" else self.scheduler
-        return where.outputs(AttemptRef(run.id, attempt))
+        return self.host_of(run).outputs(AttemptRef(run.id, attempt))
+
+    def host_of(self, run: Run) -> LocalScheduler | SshScheduler:
+        """What knows the places where a run's tasks are."""
+        return self.ssh if run.spec.backend == "ssh" else self.scheduler
 
     @cached_property
     def ssh(self) -> SshScheduler:
@@ -141,13 +147,13 @@ class App:
 
         return SshScheduler(self.home, Fleet(()))
 
-    def choose(self, backend: str, config: Config, named: Sequence[str]) -> Scheduler:
-        """What is to start a run. named: the nodes that the user wants."""
+    def choose(self, backend: str, config: Config, wish: Wish) -> Scheduler:
+        """What is to start a run. wish: the nodes that the user wants."""
         if backend != "ssh":
             return self.scheduler
         from mllaunch.schedulers.ssh.scheduler import SshScheduler
 
-        self.ssh = SshScheduler(self.home, self.fleet(config), named, config.ssh.lease_s, config.keep_s)
+        self.ssh = SshScheduler(self.home, self.fleet(config), wish, config.ssh.lease_s, config.keep_s)
         return self.ssh
 
     def fleet(self, config: Config) -> Fleet:
@@ -162,8 +168,10 @@ class App:
         ]
         return Fleet(addresses)
 
-    def look_at_nodes(self) -> list[dict[str, Any]]:
-        """Every node of the configuration as `nodes --json` prints it; all are asked at once."""
+    def look_at_nodes(self, words: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Every node of the configuration, or those that the words mean, as `nodes --json` prints it; all are asked
+        at once. NotFound, if a word means none."""
+        from mllaunch.domain.placement import meant
         from mllaunch.errors import MllaunchError
         from mllaunch.schedulers.ssh.calls import Calls
         from mllaunch.schedulers.ssh.seen import Seen
@@ -175,17 +183,20 @@ class App:
             came_s = time.time()
             return Asked(hello, calls.call("offer"), calls.call("engine"), sent_s, came_s)
 
-        fleet = self.fleet(self.config(self.root, {}))
-        addresses = [fleet.address(name) for name in fleet.names]
+        config = self.config(self.root, {})
+        fleet = self.fleet(config)
+        wanted = {name for word in words for name in meant(word, config.nodes)}
+        nodes = [node for node in config.nodes if not words or node.name in wanted]
+        addresses = [fleet.address(node.name) for node in nodes]
         answers = fleet.each(addresses, ask)
         seen = Seen(self.home)
         now = self.clock.now()
         entries = []
-        for address in addresses:
-            answer = answers[address.name]
+        for node in nodes:
+            answer = answers[node.name]
             if not isinstance(answer, MllaunchError):
-                seen.note(address.name, now)
-            entries.append(entry(address.name, address.host, answer, seen.last(address.name)))
+                seen.note(node.name, now)
+            entries.append(entry(node, node.host, answer, seen.last(node.name)))
         return entries
 
     def nodes_of(self, run: Run, attempt: int) -> list[str]:
@@ -206,6 +217,45 @@ class App:
         from mllaunch.images.asking import ask
 
         return ask(self.environ)
+
+    def engine_where(self, backend: str) -> Answer:
+        """Whether container engines answer where the run is to be: here, or on every node that was chosen."""
+        from mllaunch.domain.job import SSH
+        from mllaunch.images.asking import Answer
+
+        if backend != SSH:
+            return self.engine_answer
+        found = [(node, Answer(**engine)) for node, engine in self.ssh.engines.items()]
+        for node, answer in found:
+            if answer.version is None:
+                return answer._replace(problem=f"{node} has no container engine: {answer.problem}")
+        if len({answer.platform for _, answer in found}) > 1:
+            said = ", ".join(f"{node} is {answer.platform}" for node, answer in found)
+            return Answer("", None, f"one image is not for all of them: {said}")
+        return found[0][1]
+
+    @contextmanager
+    def building_for(self, backend: str) -> Iterator[None]:
+        """While it lasts, images are made by an engine that makes what the run's nodes can use: this machine's, or
+        else that of the first of the nodes."""
+        where = self.engine_where(backend)
+        here = self.engine_answer
+        if here is where or (here.version is not None and here.platform == where.platform):
+            yield
+            return
+        node = self.ssh.nodes[0]
+        with self.ssh.engine(node) as socket:
+            self.engine_answer = where._replace(socket=socket)
+            yield
+
+    def send_image(self, image: Image, nodes: Sequence[str], say: Callable[[str], None]) -> int:
+        """Bring an image to nodes without a registry; how many bytes that took. MllaunchError."""
+        from functools import partial
+
+        from mllaunch.images import shipping
+
+        targets = [(node, partial(self.ssh.engine, node)) for node in nodes]
+        return shipping.send(self.engine_answer.socket, self.docker, image.id, targets, say)
 
     @cached_property
     def locks(self) -> FileLocks:
@@ -258,7 +308,8 @@ class App:
             sent_s = time.time()
             at_s = calls.call("hello")["at_s"]
             offset_s = at_s - (sent_s + time.time()) / 2
-            return NodeAnswer(calls.call("check", lease_dir=None), calls.call("engine"), offset_s)
+            engine = calls.call("engine", thoroughly=True)
+            return NodeAnswer(calls.call("check", lease_dir=None), engine, offset_s)
         except MllaunchError as error:
             return Fault("; ".join((error.message, *error.evidence)), error.hint)
 

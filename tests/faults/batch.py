@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tests.faults.plan import Trial
 from tests.faults.tally import Report
 
 _PYTHON_JOB = Path(__file__).with_name("job.py")
-_COMMAND = (sys.executable, "-c", "from mllaunch.cli.main import main; main()")
+COMMAND = (sys.executable, "-c", "from mllaunch.cli.main import main; main()")
 _PATIENCE_S = 0.4  # how long a kill waits for its victim to appear
 _LOOK_S = 0.002
 _SETTLE_S = 90.0
@@ -38,18 +39,18 @@ class Batch:
 
     def __init__(self, folder: Path, trials: list[Trial]) -> None:
         self._trials = trials
-        self._home = Home(folder)
-        self._home.environ.update(_GPUS, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
-        self._repo = Repo(folder / "project", self._home.environ)
-        self._repo.write("job.py", _PYTHON_JOB.read_bytes())
-        self._repo.commit()
+        self.home = Home(folder)
+        self.home.environ.update(_GPUS, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+        self.repo = Repo(folder / "project", self.home.environ)
+        self.repo.write("job.py", _PYTHON_JOB.read_bytes())
+        self.repo.commit()
         self._quiet: set[str] = set()  # trials that are not killed at any more
-        self._reports: dict[int, Report] = {}
-        self._faults: list[str] = []
+        self.reports: dict[int, Report] = {}
+        self.faults: list[str] = []
 
     def close(self) -> None:
         """End whatever is still there."""
-        self._home.close(timeout_s=0.0)
+        self.home.close(timeout_s=0.0)
 
     def run(self) -> tuple[list[Report], int, list[str]]:
         """Reports, number of leftovers, and what was wrong with the home."""
@@ -58,18 +59,18 @@ class Batch:
         reader.start()
         with ThreadPoolExecutor(_BESIDE) as pool:
             outcomes = list(pool.map(self._attack, self._trials))
-        app = App(self._home.environ, str(self._repo.root))
+        app = App(self.home.environ, str(self.repo.root))
         self._await(app)
         done.set()
         reader.join()
         reports = [
-            Check(app, trial, self._truth(trial), killed, rc).report(self._get(app, trial))
+            Check(app, trial, self.truths(trial, app), killed, rc).report(self.get(app, trial))
             for trial, (killed, rc) in zip(self._trials, outcomes, strict=True)
         ]
         self._check_listing(reports)
-        left = self._leftovers()
+        left = self.leftovers()
         self._check_database()
-        return reports, left, self._faults
+        return reports, left, self.faults
 
     # --- one trial ------------------------------------------------------------------------------------------
 
@@ -77,21 +78,22 @@ class Batch:
         """Submit, kill, and let be; who was really killed, and how the submission ended."""
         began = time.monotonic()
         with subprocess.Popen(
-            self._submission(trial),
-            env=self._home.environ,
-            cwd=self._repo.root,
+            self.submission(trial),
+            env=self.home.environ,
+            cwd=self.repo.root,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
         ) as process:
-            app = App(self._home.environ, str(self._repo.root))
+            app = App(self.home.environ, str(self.repo.root))
+            began += self.await_beginning(app, trial, process)
             killed = []
             for kill in trial.kills:
                 time.sleep(max(0.0, began + kill.at_s - time.monotonic()))
                 deadline = time.monotonic() + _PATIENCE_S
                 while time.monotonic() < deadline:
-                    pid = self._find(kill.victim, app, trial, process)
+                    pid = self.find(kill.victim, app, trial, process)
                     if pid and victims.kill(pid):
                         killed.append(kill.victim)
                         break
@@ -100,37 +102,53 @@ class Batch:
                     time.sleep(_LOOK_S)
             said = process.stderr.read() if process.stderr else b""
             rc = process.wait()
+        if rc == self.exit_code(trial):
+            rc = 0
         if rc not in (0, -9) and b"agent_start" not in said:
-            self._faults.append(f"trial {trial.number}: submit said {said.decode(errors='replace')}")
+            self.faults.append(f"trial {trial.number}: submit said {said.decode(errors='replace')}")
         self._quiet.add(name(trial))
         return tuple(killed), rc
 
-    def _submission(self, trial: Trial) -> list[str]:
+    def submission(self, trial: Trial) -> list[str]:
+        """The command that submits the trial."""
         truth = self._truth(trial)
         truth.mkdir(parents=True)
         options = ["--name", name(trial), "--max-retries", str(trial.max_retries), "--grace", "20s"]
         if trial.gpus:
             options += ["--gpus", str(trial.gpus)]
         job = [sys.executable, "-I", "-S", "job.py", json.dumps(trial.job._asdict()), str(truth)]
-        return [*_COMMAND, "submit", *options, "--", *job]
+        return [*COMMAND, "submit", *options, "--", *job]
 
-    def _find(self, victim: str, app: App, trial: Trial, submit: subprocess.Popen[bytes]) -> int | None:
+    def await_beginning(self, app: App, trial: Trial, submit: subprocess.Popen[bytes]) -> float:
+        """Wait until the time begins that the moments of kills are counted from; how many seconds that took."""
+        return 0.0
+
+    def exit_code(self, trial: Trial) -> int:
+        """With which that command exits where nobody kills it."""
+        return 0
+
+    def find(self, victim: str, app: App, trial: Trial, submit: subprocess.Popen[bytes]) -> int | None:
+        """The process to be killed, if there is one at this moment."""
         if victim == "submit":
             return submit.pid if submit.poll() is None else None
         if victim == "collector":
-            return victims.collector(self._home.path)
-        found = self._get(app, trial)
-        folder = self._home.path / "runs" / found[0].id if found else None
+            return victims.collector(self.home.path)
+        found = self.get(app, trial)
+        folder = self.home.path / "runs" / found[0].id if found else None
         return victims.supervisor(folder, submit.pid) if victim == "supervisor" else victims.shim(folder)
 
+    def truths(self, trial: Trial, app: App) -> dict[str, Path]:
+        """By node, in the order of ranks, where the job writes down what it prints."""
+        return {app.node: self._truth(trial)}
+
     def _truth(self, trial: Trial) -> Path:
-        return self._home.folder / "truth" / str(trial.number)
+        return self.home.folder / "truth" / str(trial.number)
 
     # --- settling -------------------------------------------------------------------------------------------
 
     def _read_until(self, done: threading.Event) -> None:
         """Do what `ps` and `show` do, by turns, for the runs that are not attacked any more."""
-        app = App(self._home.environ, str(self._repo.root))
+        app = App(self.home.environ, str(self.repo.root))
         as_ps = False
         while not done.wait(0.2):
             as_ps = not as_ps
@@ -142,7 +160,7 @@ class Batch:
                 except NotFound:
                     self._quiet.discard(trial_name)
                 except MllaunchError as error:
-                    self._faults.append(
+                    self.faults.append(
                         f"reading {trial_name}: {error.code}: {error.message} {error.evidence}"
                     )
                     self._quiet.discard(trial_name)
@@ -152,13 +170,13 @@ class Batch:
         deadline = time.monotonic() + _SETTLE_S
         for trial in self._trials:
             while time.monotonic() < deadline:
-                found = self._get(app, trial)
+                found = self.get(app, trial)
                 if found is None or found[1].seal:
                     break
                 time.sleep(0.05)
 
     @staticmethod
-    def _get(app: App, trial: Trial) -> tuple[Run, RunStatus] | None:
+    def get(app: App, trial: Trial) -> tuple[Run, RunStatus] | None:
         try:
             return app.log.get(name(trial))
         except NotFound:
@@ -168,9 +186,9 @@ class Batch:
 
     def _check_listing(self, reports: list[Report]) -> None:
         listed = subprocess.run(
-            [*_COMMAND, "ps", "--all", "--json"],
-            env=self._home.environ,
-            cwd=self._repo.root,
+            [*COMMAND, "ps", "--all", "--json"],
+            env=self.home.environ,
+            cwd=self.repo.root,
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -181,26 +199,27 @@ class Batch:
             if report.outcome != "absent"
         )
         if names != wanted:
-            self._faults.append(f"ps lists {names}, not {wanted}")
+            self.faults.append(f"ps lists {names}, not {wanted}")
 
-    def _leftovers(self) -> int:
-        mounted = mounts_below(self._home.folder)
-        left = self._home.close(timeout_s=20.0)
-        held = leases.holders(str(self._home.leases))
+    def leftovers(self) -> int:
+        """How many processes, mounts and leases are left."""
+        mounted = mounts_below(self.home.folder)
+        left = self.home.close(timeout_s=20.0)
+        held = leases.holders(str(self.home.leases))
         for what in (left, mounted, held):
             if what:
-                self._faults.append(f"left behind: {what}")
+                self.faults.append(f"left behind: {what}")
         return len(left) + len(mounted) + len(held)
 
     def _check_database(self) -> None:
-        path = self._home.path / "runlog.sqlite3"
+        path = self.home.path / "runlog.sqlite3"
         if not path.exists():
             return
         connection = sqlite3.connect(path)
         answer = connection.execute("PRAGMA integrity_check").fetchall()
         connection.close()
         if answer != [("ok",)]:
-            self._faults.append(f"integrity_check: {answer}")
+            self.faults.append(f"integrity_check: {answer}")
 
 
 def name(trial: Trial) -> str:
@@ -208,10 +227,15 @@ def name(trial: Trial) -> str:
 
 
 def run(trials: list[Trial], keep: bool = False) -> tuple[list[Report], int, list[str]]:
-    """Run a batch in a folder of its own; kept for a look at it where something was wrong and ``keep`` is asked for."""
+    """Run a batch on this machine in a folder of its own."""
+    return run_in_folder(lambda folder: Batch(folder, trials), keep)
+
+
+def run_in_folder(make: Callable[[Path], Batch], keep: bool) -> tuple[list[Report], int, list[str]]:
+    """Run a batch; its folder is kept for a look at it where something was wrong and ``keep`` is asked for."""
     with tempfile.TemporaryDirectory(prefix="mllaunch-faults-", ignore_cleanup_errors=True) as folder:
         os.environ.update(_GPUS)  # for attempts that this process starts, as any reading command might
-        made = Batch(Path(folder, "h"), trials)
+        made = make(Path(folder, "h"))
         try:
             result = made.run()
         except Exception:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,18 @@ from tests.faults.tally import Report
 
 
 class Check:
-    """Everything about one trial. truth: the folder of job.py. killed: the victims that were really killed."""
+    """Everything about one trial. truths: by node, in the order of ranks, the folder that job.py wrote into there.
 
-    def __init__(self, app: App, trial: Trial, truth: Path, killed: tuple[str, ...], submit_rc: int) -> None:
+    killed: the victims that were really killed.
+    """
+
+    def __init__(
+        self, app: App, trial: Trial, truths: Mapping[str, Path], killed: tuple[str, ...], submit_rc: int
+    ) -> None:
         self._app = app
         self._trial = trial
-        self._truth = truth
+        self._truths = truths
+        self._ranks = {node: rank for rank, node in enumerate(truths)}
         self._killed = killed
         self._submit_rc = submit_rc
         self._faults: list[str] = []
@@ -29,7 +37,7 @@ class Check:
     def report(self, found: tuple[Run, RunStatus] | None) -> Report:
         outcome = self._outcome(found)
         for name in ("twice", "overlap"):
-            if list(self._truth.glob(f"{name}.*")):
+            if self._wrote(f"{name}.*"):
                 self._faults.append(f"the job was started {name}")
         if outcome == "ran" and found:
             run, status = found
@@ -39,15 +47,16 @@ class Check:
             views = self._app.log.views(run.id)
             for (number, node), view in views.items():
                 self._attempt(StreamRef(run.id, number, node, ""), view)
-            if {number for number, _ in views} != set(range(1, status.attempt + 1)) or len(
-                views
-            ) != status.attempt:
+            if set(views) != set(product(range(1, status.attempt + 1), self._truths)):
                 self._faults.append(f"attempts: {sorted(views)}, status {status}")
             self._result(status)
         return Report(self._trial.number, self._killed, outcome, **self._sums, faults=tuple(self._faults))
 
+    def _wrote(self, pattern: str) -> bool:
+        return any(True for truth in self._truths.values() for _ in truth.glob(pattern))
+
     def _outcome(self, found: tuple[Run, RunStatus] | None) -> str:
-        started = bool(list(self._truth.glob("started.*")))
+        started = self._wrote("started.*")
         if found is None:
             if started or "submit" not in self._killed:
                 self._faults.append(f"no run; started: {started}, submit exited with {self._submit_rc}")
@@ -64,10 +73,11 @@ class Check:
         return "ran"
 
     def _attempt(self, place: StreamRef, view: dict[str, Any]) -> None:
-        number = place.attempt
+        number, rank = place.attempt, self._ranks[place.node]
         said = f"attempt {number}"
-        for stream, name in (("stdout.0", "stdout"), ("stderr.0", "stderr")):
-            self._stream(place._replace(stream=stream), self._truth / f"{name}.{number}")
+        for name in ("stdout", "stderr"):
+            truth = self._truths[place.node] / f"{name}.{number}"
+            self._stream(place._replace(stream=f"{name}.{rank}"), truth)
         if not view["seal"]:
             self._faults.append(f"{said}: no seal")
             return
@@ -76,7 +86,7 @@ class Check:
             if hashlib.sha256(stored).hexdigest() != sealed["sha256"] or len(stored) != sealed["size_bytes"]:
                 self._faults.append(f"{said}: {stream} is not what was sealed")
         self._events(said, self._read(place._replace(stream=protocol.EVENTS)))
-        self._exit(number, view)
+        self._exit(number, place.node, view)
 
     def _stream(self, ref: StreamRef, truth: Path) -> None:
         wrote = truth.read_bytes() if truth.exists() else b""
@@ -89,11 +99,11 @@ class Check:
                 f"attempt {ref.attempt}: {ref.stream}: wrote {len(wrote)}, stored {len(stored)}"
             )
 
-    def _exit(self, number: int, view: dict[str, Any]) -> None:
+    def _exit(self, number: int, node: str, view: dict[str, Any]) -> None:
         ends = self._trial.job.ends
         truth = ends[min(number, len(ends)) - 1]
         expected = truth if truth >= 0 else 128 - truth
-        if not (self._truth / f"ended.{number}").exists():
+        if not (self._truths[node] / f"ended.{number}").exists():
             self._sums["wrong_exits"] += 1
             self._faults.append(f"attempt {number} did not run to its end: {view['state']}, {view['reason']}")
         elif view["exit_code"] is None:
@@ -127,7 +137,7 @@ class Check:
             self._faults.append(f"not at its end: {status}")
         elif (
             self._trial.max_retries
-            and (self._truth / f"ended.{len(ends)}").exists()
+            and self._wrote(f"ended.{len(ends)}")
             and not (status.exit_code == 0 or (status.reason and status.reason.code == "unknown_exit"))
         ):
             self._faults.append(f"the retries ended with {status}")

@@ -2,25 +2,28 @@
 
 They are namespaces that share this machine's files, with what they write in memory; only ~/.local (where mllaunch keeps
 what it has) is on a disk and outlives a crash. What the testbed keeps is /shared. The switch between them lives in a
-network namespace of its own, so the machine's packet filter has no say. A link can be cut and healed, a host crash,
-lose power, and boot again.
+network namespace of its own, so the machine's packet filter has no say. A link can be cut, made a bad one (wire.py) and
+healed; a host can crash, lose power, and boot again.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from functools import cache
 from pathlib import Path
 
 from tests.testbed import leftovers
-from tests.testbed.engine import CACHE
+from tests.testbed.engine import CACHE, CLI, REPOSITORY
+from tests.testbed.wire import Settings
 
 _PREFIX = "mllaunch-hosts-"
 _INIT = Path(__file__).with_name("host_init.sh")
@@ -75,12 +78,14 @@ class Host:
         self._port = f"{hosts.tag}p{number}"
         self._wire = f"{hosts.tag}w{number}"
         self._outer: subprocess.Popen[bytes] | None = None
+        self._bad_wire: subprocess.Popen[bytes] | None = None
         self.folder.mkdir()
         for inner in ("memory", "root", "disk"):
             (self.folder / inner).mkdir()
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key"))
         shutil.copy(hosts.folder / "key.pub", self.folder / "authorized_keys")
         (self.folder / "sshd_config").write_text(_SSHD.format(folder="/host", gpus=gpus))
+        (self.folder / "daemon.json").write_text("{}")
         (self.folder / "begin").write_text(_BEGIN)
         (self.folder / "etc_hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
 
@@ -95,6 +100,7 @@ class Host:
 
     def boot(self) -> None:
         """Begin a new life, with nothing but what is below ~/.local from the one before."""
+        self._end_bad_wire()
         subprocess.run(["ip", "-n", self._hosts.switch, "link", "del", self._port], stderr=subprocess.DEVNULL)
         subprocess.run(["ip", "netns", "del", self._namespace], stderr=subprocess.DEVNULL)
         switch = self._hosts.switch
@@ -173,6 +179,7 @@ class Host:
 
     def power_off(self) -> None:
         """Every process is gone, and the address is silent."""
+        self._end_bad_wire()
         subprocess.run(["ip", "-n", self._hosts.switch, "link", "del", self._port], stderr=subprocess.DEVNULL)
         self.crash()
         subprocess.run(["ip", "netns", "del", self._namespace], stderr=subprocess.DEVNULL)
@@ -181,8 +188,60 @@ class Host:
         """From now on nothing reaches it, and nothing that it sends arrives."""
         _run("ip", "-n", self._hosts.switch, "link", "set", self._port, "down")
 
+    def spoil(self, settings: Settings) -> None:
+        """From now on its link is a bad one; what is on its way there and back meets this wire."""
+        self._end_bad_wire()
+        switch = self._hosts.switch
+        one, other = f"{self._port}i", f"{self._port}o"
+        _run("ip", "-n", switch, "link", "add", one, "type", "veth", "peer", "name", other)
+        _run("ip", "-n", switch, "link", "set", other, "master", "br0", "up")
+        _run("ip", "-n", switch, "link", "set", self._port, "nomaster")
+        _run("ip", "-n", switch, "link", "set", one, "up")
+        command = [
+            sys.executable,
+            "-m",
+            "tests.testbed.wire",
+            self._port,
+            one,
+            json.dumps(settings._asdict()),
+        ]
+        self._bad_wire = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{switch}", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=REPOSITORY,
+        )
+        assert self._bad_wire.stdout is not None
+        assert self._bad_wire.stdout.readline(), "no wire could be made"
+
     def heal(self) -> None:
-        _run("ip", "-n", self._hosts.switch, "link", "set", self._port, "up")
+        """Its link is a good one again."""
+        self._end_bad_wire()
+        _run("ip", "-n", self._hosts.switch, "link", "set", self._port, "master", "br0", "up")
+
+    def _end_bad_wire(self) -> None:
+        if self._bad_wire is not None:
+            self._bad_wire.communicate()  # at the end of its input it ends
+            self._bad_wire = None
+            _run("ip", "-n", self._hosts.switch, "link", "del", f"{self._port}i")
+
+    def start_engine(self) -> None:
+        """Start a container engine there, for this life of the host; its images outlive a crash."""
+        # Two engines on one bridge device would fight over it, and tasks of several nodes use the host's network.
+        self.run(
+            *("sh", "-c", 'setsid "$@" >>/host/dockerd.log 2>&1 &', "sh", "dockerd", "--bridge=none"),
+            *("--iptables=false", "--ip6tables=false", "--data-root=/host/docker", "--exec-root=/run/docker"),
+            *(f"--cgroup-parent=/{self._namespace}", "--exec-opt=native.cgroupdriver=cgroupfs"),
+            *("--storage-driver=overlay2", "--config-file=/host/daemon.json"),
+        )
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not self.docker("version", "--format", "{{.Server.Version}}", check=False).strip():
+            assert time.monotonic() < deadline, (self.folder / "dockerd.log").read_text()[-3000:]
+            time.sleep(0.05)
+
+    def docker(self, *args: str, check: bool = True) -> str:
+        """What the command line client of its engine says."""
+        return self.run(CLI, *args, check=check)
 
     def run(self, *argv: str, check: bool = True) -> str:
         """What a command says that runs on it, as root."""
@@ -227,6 +286,13 @@ class Hosts:
 
     def write_known_hosts(self) -> None:
         self.known_hosts.write_text("".join(f"{host.address} {host.key}\n" for host in self.hosts))
+
+    def silent(self, count: int) -> list[str]:
+        """Addresses of the network that nobody has, and of which nobody says so: what is sent there is lost."""
+        found = [f"10.{self.network}.0.{number}" for number in range(254, 254 - count, -1)]
+        for address in found:
+            _run("ip", "neigh", "replace", address, "lladdr", "02:00:00:00:ff:ff", "dev", f"{self.tag}h")
+        return found
 
     def __enter__(self) -> Hosts:
         _run("ip", "netns", "add", self.switch)

@@ -6,14 +6,15 @@ The code of each attempt is the container's own copy of the image's; the output 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from mllaunch_agent import (
     container,
     container_shim,
+    guarding,
     leases,
     protocol,
     queueing,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from mllaunch_agent.supervisor import Supervisor
     from mllaunch_agent.tracing.places import Places
 
-_PULL_TICK_S = 0.1
 _LOOK_PAUSES_S = (0.2, 0.5, 2.0, 10.0)  # between attempts to look after a container whose shim has died
 _ENGINE_PATIENCE_S = 60.0  # after the end, for an engine that is away
 _ENGINE_PAUSE_S = 0.5
@@ -74,7 +74,8 @@ class DockerRuntime:
         if wanted is not None:
             from mllaunch_agent import checkpoint
 
-            checkpoint.bring(spec["folder"], wanted)
+            if not guarding.with_peers(supervisor, partial(checkpoint.bring, spec["folder"], wanted)):
+                return ""
         self._python_path = _variable(image, "PYTHONPATH")
         why = self._look_for_c_layer()
         if why is not None:
@@ -98,30 +99,14 @@ class DockerRuntime:
         reference = self._container["reference"]
         if reference is None:
             raise EngineError(404, "the image %s is not on this node any more" % self._container["image"])
-        failed: List[OSError] = []
 
         def pull() -> None:
             try:
                 self._engine.pull(reference, self._container["credentials"])
             except OSError as e:
-                failed.append(e)
+                raise EngineError(0, "the image cannot be pulled: %s" % e) from e
 
-        guard = queueing.fork_guard(
-            self._supervisor
-        )  # before there is a thread, beside which none should be forked
-        thread = threading.Thread(target=pull, daemon=True)
-        thread.start()
-        try:
-            while thread.is_alive():
-                self._supervisor.tick()
-                if self._supervisor.stopping:
-                    return False
-                self._supervisor.sleep(_PULL_TICK_S)
-        finally:
-            os.kill(guard, signal.SIGKILL)
-        if failed:
-            raise EngineError(0, "the image cannot be pulled: %s" % failed[0])
-        return True
+        return guarding.beside(self._supervisor, pull, may_leave=True)
 
     def _look_for_c_layer(self) -> Optional[str]:
         """Whether it is wanted, and in the image; why not, if it is wanted."""

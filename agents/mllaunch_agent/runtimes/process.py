@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
-from mllaunch_agent import pidfd, protocol, shim, system, tracing, workdir
+from mllaunch_agent import guarding, pidfd, protocol, shim, system, tracing, workdir
 from mllaunch_agent.environment import AGENT_MARK, Inside, task_environment
 from mllaunch_agent.family import Family, is_running, make_cgroup
 from mllaunch_agent.probes import NotCaptured, processes
@@ -36,12 +36,21 @@ def work_path(spec: protocol.TaskSpec) -> str:
     return os.path.join(root_path(spec), spec["workdir"]) if spec["workdir"] else root_path(spec)
 
 
-def _bring_checkpoint(spec: protocol.TaskSpec) -> None:
+def _make_ready(spec: protocol.TaskSpec) -> str:
+    """Make what the tasks start in; how. With many files, or a large checkpoint, it may take long."""
+    if spec["in_place"] or spec["tree"] is None:
+        method = "in-place"
+    else:
+        method = workdir.make(spec["tree"], spec["folder"])
+        workdir.link_data(os.path.join(spec["folder"], "work"), spec["data"])
+    os.makedirs(os.path.join(work_path(spec), spec["output"]), exist_ok=True)
+    tracing.prepare(spec["folder"])
     wanted = spec.get("checkpoint")
     if wanted is not None:
         from mllaunch_agent import checkpoint
 
         checkpoint.bring(spec["folder"], wanted)
+    return method
 
 
 class ProcessRuntime:
@@ -49,7 +58,8 @@ class ProcessRuntime:
         self._supervisor = supervisor
         self._spec = supervisor.spec
         self._folder = supervisor.folder
-        self._family = Family(self._spec["run_id"], self._spec["attempt"], None)
+        trace = tracing.folder_of(self._folder)
+        self._family = Family(self._spec["run_id"], self._spec["attempt"], trace, None)
         self._pidfds: Dict[int, int] = {}  # rank -> descriptor of its task
         self._gone_since: Dict[int, float] = {}
         self._restarts = 0
@@ -58,19 +68,12 @@ class ProcessRuntime:
         self._preload: Optional[str] = None  # the C layer
 
     def prepare(self) -> str:
-        spec = self._spec
-        cwd = work_path(spec)
-        if spec["in_place"] or spec["tree"] is None:
-            method = "in-place"
-        else:
-            method = workdir.make(spec["tree"], spec["folder"])
-            workdir.link_data(os.path.join(spec["folder"], "work"), spec["data"])
-        os.makedirs(os.path.join(cwd, spec["output"]), exist_ok=True)
-        tracing.prepare(spec["folder"])
-        _bring_checkpoint(spec)
+        method: List[str] = []
+        if not guarding.with_peers(self._supervisor, lambda: method.append(_make_ready(self._spec))):
+            return ""
         self._load_preload()
-        port = self._supervisor.port
-        self._supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method, master_port=port)
+        cwd, port = work_path(self._spec), self._supervisor.port
+        self._supervisor.events.write(protocol.WORKDIR_READY, path=cwd, method=method[0], master_port=port)
         self._join_cgroup()
         return cwd
 
@@ -91,7 +94,8 @@ class ProcessRuntime:
         self._join_cgroup()
 
     def _join_cgroup(self) -> None:
-        self._family.cgroup = make_cgroup(self._spec["run_id"], self._spec["attempt"])
+        spec = self._spec
+        self._family.cgroup = make_cgroup(spec["run_id"], spec["attempt"], spec["node_rank"])
 
     def shim(self, place: protocol.TaskPlace) -> ShimMain:
         supervisor = self._supervisor

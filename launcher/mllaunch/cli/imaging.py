@@ -77,6 +77,25 @@ def ensure(app: App, config: Config, snapshot: Snapshot, project: str, workdir: 
     return image
 
 
+def bring(app: App, image: Image, *, quiet: bool) -> str | None:
+    """See to it that every node has the image. One that is in a registry they fetch from there themselves, for which
+    they need what is returned: the user's credentials there, as the X-Registry-Auth header; None where there are none.
+    """
+    lacking = app.ssh.lacking(image.id)
+    if not lacking:
+        return None
+    if "@" in image.reference:
+        return app.docker.credentials(image.reference.partition("/")[0])
+    with Progress(quiet) as progress:
+        sent = app.send_image(image, lacking, progress.say)
+    if not quiet:
+        from mllaunch.cli import terminal
+
+        mark = terminal.green("✓", sys.stderr)
+        sys.stderr.write(f"{mark} image  sent to {', '.join(lacking)} ({sent / 1e6:.1f} MB)\n")
+    return None
+
+
 class _Tree:
     """The folder with the code's files, made in the background while the engine and git are asked other things."""
 
@@ -170,12 +189,16 @@ def planned(app: App, config: Config, snapshot: Snapshot, job: JobSpec) -> dict[
 
 
 class Progress:
-    """What an engine says while it works: the last line on a terminal, steps alone elsewhere. A context manager."""
+    """What is said while something takes long: the last line on a terminal, steps alone elsewhere. A context manager.
 
-    def __init__(self, quiet: bool) -> None:
+    what: the word that each line begins with.
+    """
+
+    def __init__(self, quiet: bool, what: str = "image") -> None:
         from mllaunch.cli import terminal
 
         self._quiet = quiet
+        self._what = f"{what:<6}"
         self._width = terminal.width(sys.stderr)
         self._next_s = 0.0
 
@@ -194,11 +217,11 @@ class Progress:
             return
         if self._width is None:
             if line.lower().startswith(("step ", "pulling ", "code: ", "the engine ")):
-                sys.stderr.write(f"… image  {escape(line)}\n")
+                sys.stderr.write(f"… {self._what} {escape(line)}\n")
             return
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + _EVERY_S
             # One column is left free: a full line would wrap, and could not be erased.
-            sys.stderr.write(f"\r\x1b[K{f'… image  {escape(line)}'[: self._width - 1]}")
+            sys.stderr.write(f"\r\x1b[K{f'… {self._what} {escape(line)}'[: self._width - 1]}")
             sys.stderr.flush()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.cli.submission import Launchable, Submitted, launch, make_run
-from mllaunch.domain.job import LOCAL
+from mllaunch.domain.job import SSH
+from mllaunch.domain.placement import Wish, wish
 from mllaunch.errors import MllaunchError, NotFound, UsageError
 from mllaunch.usecases import resume as rules
 
 if TYPE_CHECKING:
+    from mllaunch.config import Config
+    from mllaunch.domain.job import Resources
     from mllaunch.domain.run import Parent, Run, RunStatus
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.usecases.runtime import Choice
@@ -30,30 +34,26 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     parent, status = settled(app, reference)
     kind = rules.kind_of(asked["from_weights"])
     rules.check_may_resume(parent, status, kind)
-    if parent.spec.backend != LOCAL:
-        raise UsageError(
-            "resume",
-            f"{parent.name} ran on a node, where its checkpoints lie: that cannot be resumed in this version",
-            hint=f"mllaunch pull {parent.name} DEST   and give the checkpoint to a new run",
-        )
+    wishes = _wishes(asked)
     _check_data(parent)
-    document = _document(app, parent, status)
-    found, passed = rules.choose(
-        parent,
-        rules.candidates(document["outputs"]),
-        asked["step"],
-        lambda candidate: _verified(app, parent, candidate),
-    )
     is_same = (asked["code"] or ("current" if asked["from_weights"] else "same")) == "same"
+    document = _document(app, parent, status)
+    candidates = rules.candidates(document["outputs"])
+    rules.check_has(parent, candidates, asked["step"])
     snapshot, root = _same_code(app, parent) if is_same else _current_code(app, parent, asked)
-    config = app.config(root, {"runtime": parent.spec.runtime, "project": parent.spec.project})
+    spec = parent.spec
+    config = app.config(root, {"runtime": spec.runtime, "project": spec.project, "backend": spec.backend})
+    resources = _place(app, parent, status, config, asked)
+    found, passed = rules.choose(
+        parent, candidates, asked["step"], lambda candidate: _verified(app, parent, candidate)
+    )
     run_id = app.ids.run_id()
     checkpoint = _checkpoint(app, run_id, parent, found, kind)
     template = config.weights_args if asked["from_weights"] else config.resume_args
     args, own = rules.arguments(parent, template, checkpoint["path"], asked["extra"])
     environment = rules.environment_of(parent, _variables(asked["env"]), app.environ)
     choice = _runtime(app, parent)
-    job = rules.job_of(parent, args, environment, runtime_why=choice.why, **_wishes(parent, asked))
+    job = rules.job_of(parent, args, environment, runtime_why=choice.why, resources=resources, **wishes)
     # As they are recorded and shown: with secrets masked.
     extra = mask_argv(asked["extra"], secret_values(job, app.environ))
     params = rules.params_of(parent, own, extra)
@@ -66,11 +66,30 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
         () if is_same else _changed_files(app, parent, snapshot),
     )
     python = job.argv[0] if job.script is not None else None
-    what = Launchable(job, snapshot, config, choice, python, edge, checkpoint)
+    bring = partial(_bring, app, parent, found, asked["as_json"]) if found.remote is not None else None
+    what = Launchable(job, snapshot, config, choice, python, edge, checkpoint, bring)
     run = make_run(app, what, asked["name"])._replace(id=run_id, params=params)
     if not asked["as_json"]:
         _say(edge, passed, document)
     return launch(app, what, run, asked)
+
+
+def _place(app: App, parent: Run, status: RunStatus, config: Config, asked: dict[str, Any]) -> Resources:
+    """Choose where it goes, first of all to the nodes of the parent; and what it asks for there."""
+    resources = parent.spec.resources
+    if asked["gpus"] is not None:
+        resources = resources._replace(gpus=asked["gpus"])
+    if parent.spec.backend != SSH:
+        if asked["node"]:
+            raise UsageError("node", f"--node {asked['node'][0]}: {parent.name} ran on this machine")
+        wanted = Wish()
+    else:
+        before = tuple(app.nodes_of(parent, status.attempt))
+        wanted = wish(asked["node"], config.nodes)._replace(preferred=before)
+        if wanted.exactly:
+            resources = resources._replace(nodes=len(wanted.names))
+    app.choose(parent.spec.backend, config, wanted).check(resources, config.runtime)
+    return resources
 
 
 def _check_data(parent: Run) -> None:
@@ -96,33 +115,42 @@ def _document(app: App, run: Run, status: RunStatus) -> dict[str, Any]:
 
 
 def _verified(app: App, run: Run, candidate: rules.Candidate) -> rules.Found | str:
-    """Where the checkpoint lies here, once all of it was read; or what is wrong with it."""
-    from stat import S_ISDIR, S_ISREG
-
+    """Where the checkpoint lies, once all of it was read; or what is wrong with it."""
     from mllaunch.ports import AttemptRef
     from mllaunch_agent import checkpoint
 
-    if run.spec.in_place:
-        work = run.snapshot.repository
-    else:
-        work = os.path.join(app.scheduler.folder(AttemptRef(run.id, candidate.attempt)), "work")
-    place = os.path.join(work, candidate.path)  # one that was written elsewhere has an absolute path
-    try:
-        keys = checkpoint.keys(place)
-        info = os.stat(place)
-        if not (S_ISREG(info.st_mode) or S_ISDIR(info.st_mode)):
-            return "it is no regular file any more"
-        if S_ISREG(info.st_mode) and info.st_size != candidate.size_bytes:
-            return f"{info.st_size} bytes are there of {candidate.size_bytes}"
-        if checkpoint.digest_of(place) != candidate.sha256:
-            return "its bytes are not those that the run wrote"
-        return (
-            rules.Found(candidate, place, keys) if checkpoint.keys(place) == keys else "it is being changed"
+    assert candidate.sha256 is not None
+    attempt = AttemptRef(run.id, candidate.attempt)
+    if run.spec.backend == SSH:
+        original = app.ssh.examine_checkpoint(
+            attempt, candidate.node, candidate.path, candidate.sha256, candidate.size_bytes
         )
-    except FileNotFoundError:
-        return "it is not there any more"
-    except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        if isinstance(original, str):
+            return original
+        return rules.Found(candidate, original.place, original.keys, original)
+    own = os.path.join(app.scheduler.folder(attempt), "work")
+    work = run.snapshot.repository if run.spec.in_place else own
+    place = os.path.join(work, candidate.path)  # one that was written elsewhere has an absolute path
+    problem, keys = checkpoint.examine(place, candidate.sha256, candidate.size_bytes)
+    return rules.Found(candidate, place, keys) if problem is None else problem
+
+
+def _bring(app: App, parent: Run, found: rules.Found, quiet: bool) -> None:
+    """To the nodes that have not got it."""
+    from mllaunch.cli.imaging import Progress
+    from mllaunch.ports import AttemptRef
+
+    candidate = found.candidate
+    assert candidate.sha256 is not None
+    attempt = AttemptRef(parent.id, candidate.attempt)
+    with Progress(quiet, "from") as progress:
+
+        def say(node: str, came: int, whole: int) -> None:
+            progress.say(f"to {node}: {came >> 20} of {whole >> 20} MiB")
+
+        app.ssh.bring_checkpoint(
+            attempt, candidate.node, found.remote, candidate.sha256, rules.name_of(candidate), say
+        )
 
 
 def _checkpoint(app: App, run_id: str, parent: Run, found: rules.Found, kind: str) -> Checkpoint:
@@ -131,8 +159,8 @@ def _checkpoint(app: App, run_id: str, parent: Run, found: rules.Found, kind: st
     from mllaunch_agent.container import CHECKPOINT
 
     name = rules.name_of(found.candidate)
-    if parent.spec.runtime == DOCKER:
-        path = f"{CHECKPOINT}/{name}"
+    if parent.spec.runtime == DOCKER or parent.spec.backend == SSH:
+        path = f"{CHECKPOINT}/{name}"  # on a node, its agent knows what stands for it there
     else:
         path = os.path.join(app.scheduler.folder(AttemptRef(run_id, 1)), "checkpoint", name)
     return {
@@ -213,7 +241,7 @@ def _variables(given: tuple[str, ...]) -> list[tuple[str, str | None]]:
     return [(name, value if equals else None) for name, equals, value in pairs]
 
 
-def _wishes(parent: Run, asked: dict[str, Any]) -> dict[str, Any]:
+def _wishes(asked: dict[str, Any]) -> dict[str, Any]:
     """What of the job is to be other than the parent's."""
     from mllaunch.config.units import parse_duration
     from mllaunch.domain.annotations import check_note, check_tags
@@ -221,8 +249,6 @@ def _wishes(parent: Run, asked: dict[str, Any]) -> dict[str, Any]:
     check_tags(asked["tags"])
     check_note(asked["note"] or "")
     wishes: dict[str, Any] = {"note": asked["note"], "tags": tuple(asked["tags"]), "in_place": False}
-    if asked["gpus"] is not None:
-        wishes["resources"] = parent.spec.resources._replace(gpus=asked["gpus"])
     if asked["timeout"]:
         try:
             wishes["timeout_s"] = parse_duration(asked["timeout"])
@@ -236,7 +262,11 @@ def _runtime(app: App, parent: Run) -> Choice:
     from mllaunch.usecases.runtime import choose
 
     choice = choose(
-        parent.spec.runtime, in_place=False, python=None, image=None, ask=lambda: app.engine_answer
+        parent.spec.runtime,
+        in_place=False,
+        python=None,
+        image=None,
+        ask=lambda: app.engine_where(parent.spec.backend),
     )
     return choice._replace(why=f"as in {parent.name}")
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mllaunch.domain.job import LOCAL, SSH
-from mllaunch.errors import UsageError
+from mllaunch.domain.placement import Wish, wish
+from mllaunch.errors import MllaunchError, UsageError
 
 if TYPE_CHECKING:
     from mllaunch.config import Config
-    from mllaunch.domain.job import JobSpec
+    from mllaunch.domain.job import JobSpec, Resources
     from mllaunch.domain.run import Parent, Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.usecases.plan import Plan
@@ -118,7 +119,7 @@ class Launchable(NamedTuple):
     """Everything that was decided about a run that is to be started. job: as typed, with nothing masked.
 
     python: the interpreter, where the run is a Python script. parent, checkpoint: what it starts from, if anything.
-    named: the nodes that the user wants.
+    bring: brings that to the nodes that it is needed on.
     """
 
     job: JobSpec
@@ -128,23 +129,21 @@ class Launchable(NamedTuple):
     python: str | None
     parent: Parent | None = None
     checkpoint: Checkpoint | None = None
-    named: tuple[str, ...] = ()
+    bring: Callable[[], None] | None = None
 
 
 def submit(app: App, early: Any, asked: dict[str, Any]) -> Submitted | None:
     """From the command line to a started run; None after --dry-run."""
     prepared = _prepare(app, early, asked)
     plan = prepared.plan
-    named = tuple(asked["node"])
-    what = Launchable(plan.job, prepared.snapshot, prepared.config, prepared.choice, plan.python, named=named)
+    what = Launchable(plan.job, prepared.snapshot, prepared.config, prepared.choice, plan.python)
     return launch(app, what, make_run(app, what, asked["name"]), asked)
 
 
 def make_run(app: App, what: Launchable, name: str | None) -> Run:
-    """The run as it will be recorded. UsageError if the machine can never give what it asks for."""
+    """The run as it will be recorded."""
     from mllaunch.usecases import submit as usecase
 
-    app.choose(what.job.backend, what.config, what.named).check(what.job.resources)
     run = usecase.make_run(what.job, what.snapshot, _submitter(app), app.environ, app.ids, app.clock)
     return run._replace(name=_valid_name(name) if name else run.name, parent=what.parent)
 
@@ -162,8 +161,10 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         if engine is not None:
             from mllaunch.cli import imaging
 
-            image = imaging.planned(app, config, snapshot, job)
-        dryrun.show(run, job, image, as_json=asked["as_json"])
+            with app.building_for(job.backend):
+                image = imaging.planned(app, config, snapshot, job)
+        nodes = app.ssh.nodes if job.backend == SSH else [run.submitted_by_host]
+        dryrun.show(run, job, nodes, image, as_json=asked["as_json"])
         return None
     say = _Progress(asked["as_json"])
     say.code(snapshot, job.in_place)
@@ -172,14 +173,21 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
     if engine is not None:
         from mllaunch.cli import imaging
 
-        with _faults_of(app.home):
+        with _faults_of(app.home), app.building_for(job.backend):
             made = imaging.ensure(app, config, snapshot, job.project, job.workdir, quiet=asked["as_json"])
+            credentials = imaging.bring(app, made, quiet=asked["as_json"]) if job.backend == SSH else None
         run = run._replace(image=made)
-        container = usecase.container_spec(config.container, made, engine.socket, job.resources)
+        container = usecase.container_spec(config.container, made, engine.socket, job.resources, credentials)
     else:
-        say.process(what.choice.why)
+        say.process(what.choice.why, job.backend)
         with _faults_of(app.home):
             tree = _kept_tree(app, snapshot, job.in_place)
+        if job.backend == SSH:
+            from mllaunch.cli import environments
+
+            run = run._replace(lock=environments.ensure(app, what, quiet=asked["as_json"]))
+    if what.bring is not None:
+        what.bring()
     # Locked before others can see the run, and take it for an abandoned one.
     scheduler = app.scheduler_of(run)
     with _faults_of(app.home), scheduler.submitting(attempt):
@@ -190,7 +198,11 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         )
         environ = app.environ if job.backend == LOCAL else {}
         spec = usecase.task_spec(run, job, tree, place, environ, what.python, container, what.checkpoint)
-        usecase.start(app.log, scheduler, run, spec)
+        try:
+            usecase.start(app.log, scheduler, run, spec)
+        except MllaunchError:
+            app.follow_detached()  # which finds out what became of it
+            raise
     if snapshot.git_dir != app.code.path:  # whose commits are kept there anyway
         snapshots.pin(snapshot)
     placement = _placement(app, run)
@@ -202,7 +214,6 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
 def _kept_tree(app: App, snapshot: Snapshot, in_place: bool) -> str | None:
     """The folder of the commit's files. A run in place is only compared with it, and does without where it must."""
     from mllaunch.capture import trees
-    from mllaunch.errors import MllaunchError
 
     try:
         return trees.ensure(app.trees, snapshot)
@@ -234,20 +245,24 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
     """Configuration, runtime, code and plan; raises before anything is written."""
     from mllaunch.capture import snapshot as snapshots
     from mllaunch.usecases.plan import Look, plan
-    from mllaunch.usecases.runtime import PROCESS, choose
+    from mllaunch.usecases.runtime import choose
 
     pending = early.pending() if early else snapshots.begin(app.cwd)
     found = pending.inspection.finish()
     config = app.config(found.root, _flags(asked))
+    _check_backend(asked, config)
+    wanted = wish(asked["node"], config.nodes)
+    resources = _resources(asked, config, wanted)
+    app.choose(config.backend, config, wanted).check(resources, config.runtime)
     choice = choose(
-        # Containers on nodes are not in this version.
-        PROCESS if config.backend == SSH and config.runtime == "auto" else config.runtime,
+        config.runtime,
         in_place=asked["in_place"],
-        python=config.python,
+        python=config.python or (app.ssh.python if config.backend == SSH else None),
         image=asked["image"],
-        ask=lambda: app.engine_answer,
+        ask=lambda: app.engine_where(config.backend),
     )
-    request = _request(asked, config, choice, found.root, app.cwd)
+    _check_network(config, choice, resources)
+    request = _request(asked, config, choice, resources, found.root, app.cwd)
     # The script's name first: a typing error there is no reason to hear about uncommitted files.
     planned = plan(request, found.root, app.cwd, app.environ, Look(os.path.lexists, app.which, os.path.isdir))
     allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"
@@ -279,12 +294,27 @@ def _flags(asked: dict[str, Any]) -> dict[str, object]:
     return flags
 
 
-def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, cwd: str) -> Any:
+def _resources(asked: dict[str, Any], config: Config, wanted: Wish) -> Resources:
+    from mllaunch.domain.job import Resources
+
+    given = config.resources
+    return Resources(
+        given.gpus,
+        given.cpus,
+        given.memory_bytes,
+        # Who names three nodes wants three.
+        len(wanted.names) if wanted.exactly and asked["nodes"] is None else given.nodes,
+        given.procs_per_node,
+    )
+
+
+def _request(
+    asked: dict[str, Any], config: Config, choice: Choice, resources: Resources, root: str, cwd: str
+) -> Any:
     from mllaunch.config.units import parse_duration
-    from mllaunch.domain.job import GRACE_S, Resources
+    from mllaunch.domain.job import GRACE_S
     from mllaunch.usecases.plan import Request
 
-    _only_here(asked, config, choice)
     if asked["tags"] or asked["note"]:
         from mllaunch.domain.annotations import check_note, check_tags
 
@@ -305,18 +335,10 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
     if python and os.sep in python:
         python = os.path.join(base("python"), python)
     grace_s = duration_s("grace")
-    wanted = config.resources
     return Request(
         words=tuple(asked["words"]),
         is_command=asked["is_command"],
-        resources=Resources(
-            wanted.gpus,
-            wanted.cpus,
-            wanted.memory_bytes,
-            # Who names three nodes wants three.
-            len(asked["node"]) if asked["node"] and asked["nodes"] is None else wanted.nodes,
-            wanted.procs_per_node,
-        ),
+        resources=resources,
         project=config.project,
         backend=config.backend,
         runtime=choice.runtime,
@@ -335,7 +357,13 @@ def _request(asked: dict[str, Any], config: Config, choice: Choice, root: str, c
     )
 
 
-def _only_here(asked: dict[str, Any], config: Config, choice: Choice) -> None:
+def _wish(asked: dict[str, Any], config: Config) -> Wish:
+    from mllaunch.domain.placement import wish
+
+    return wish(asked["node"], config.nodes)
+
+
+def _check_backend(asked: dict[str, Any], config: Config) -> None:
     """What is accepted by the configuration's format but not by this version, or not together."""
     if config.backend not in (LOCAL, SSH):
         raise UsageError(
@@ -347,13 +375,14 @@ def _only_here(asked: dict[str, Any], config: Config, choice: Choice) -> None:
         )
     if config.backend == SSH and asked["in_place"]:
         raise UsageError("in_place", "--in-place is for this machine, not for nodes", hint="--backend local")
-    if config.backend == SSH and choice.engine is not None:
-        raise UsageError("runtime", "containers on nodes are not in this version", hint="--runtime process")
-    several = (config.resources.procs_per_node or config.resources.gpus) > 1
-    if choice.engine is not None and several and config.container.network != "host":
+
+
+def _check_network(config: Config, choice: Choice, resources: Resources) -> None:
+    """Tasks in containers find each other on their nodes' network alone."""
+    if choice.engine is not None and resources.world_size > 1 and config.container.network != "host":
         raise UsageError(
             "network",
-            f"several tasks on a node find each other on the host's network, not on {config.container.network}",
+            f"several tasks find each other on the host's network, not on {config.container.network}",
             hint="container: {network: host}, or one task that starts the others, such as torchrun",
         )
 
@@ -387,10 +416,11 @@ class _Progress:
         branch = snapshot.branch or "detached HEAD"
         self._ok("code", f"{snapshot.commit[:7]} {branch} ({how})" + (", run in place" if in_place else ""))
 
-    def process(self, why: str) -> None:
+    def process(self, why: str, backend: str) -> None:
         """Said where something else was possible, or expected."""
         if why != "it was asked for":
-            self._line("-", "image", f"none, a process of this machine: {why}")
+            where = "this machine" if backend == LOCAL else "the node"
+            self._line("-", "image", f"none, a process of {where}: {why}")
 
     def placed(self, run: Run, placement: Placement) -> None:
         nodes = ", ".join(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mllaunch.domain.job import Resources
-from mllaunch.errors import Unreachable, UsageError
+from mllaunch.errors import NotFound, Unreachable, UsageError
 
 
 class Offer(NamedTuple):
     """What a node has. gpus: all of them; free: those that nobody uses now; waiting: runs that wait for some there.
 
-    problem: why it cannot be asked, or None; then the numbers mean nothing.
+    problem: why it cannot be asked, or None; then the numbers mean nothing. lack: what else it has not got, in words.
     """
 
     node: str
@@ -23,10 +23,63 @@ class Offer(NamedTuple):
     memory_bytes: int = 0
     load: float = 0.0
     problem: str | None = None
+    lack: str | None = None
 
 
-def choose(wanted: Resources, offers: Sequence[Offer], *, named: bool) -> list[str]:
-    """The nodes for a run, as many as it wants. named: the user named the nodes, in the order of ranks.
+class Known(Protocol):
+    """A node of the configuration. labels: (name, value) pairs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]: ...
+
+
+class Wish(NamedTuple):
+    """The nodes that may serve; none are all. exactly: all of them are meant, in the order of ranks. preferred: nodes
+    to take first, in this order, as far as they can begin at once."""
+
+    names: tuple[str, ...] = ()
+    exactly: bool = False
+    preferred: tuple[str, ...] = ()
+
+
+def meant(word: str, nodes: Sequence[Known]) -> list[str]:
+    """The nodes that a word means: a node's name, a group's, or LABEL=VALUE. NotFound if there is none."""
+    label, _, value = word.partition("=")
+    found = [n.name for n in nodes if word in (n.name, *n.groups) or (label, value) in n.labels]
+    if not found:
+        have = ", ".join(n.name for n in nodes) or "none"
+        groups = ", ".join(sorted({group for n in nodes for group in n.groups}))
+        there = f"the configuration has {have}" + (f", and the groups {groups}" if groups else "")
+        raise NotFound("node", f"there is no node {word}; {there}", hint="mllaunch nodes")
+    return found
+
+
+def wish(words: Sequence[str], nodes: Sequence[Known]) -> Wish:
+    """What the user's ``--node`` options mean together: just these nodes, or any of these groups and labels.
+
+    Raises NotFound, and UsageError where both are named: which nodes were meant would be a guess.
+    """
+    found = [meant(word, nodes) for word in words]
+    names = {n.name for n in nodes}
+    single = [word for word in words if word in names]
+    if len(single) == len(words):
+        return Wish(tuple(words), exactly=bool(words))
+    if single:
+        other = next(word for word in words if word not in names)
+        raise UsageError("node", f"--node {single[0]} is a node, but --node {other} means any of several")
+    among = {name for some in found for name in some}
+    return Wish(tuple(n.name for n in nodes if n.name in among))
+
+
+def choose(
+    wanted: Resources, offers: Sequence[Offer], *, named: bool, preferred: Sequence[str] = ()
+) -> list[str]:
+    """The nodes for a run, as many as it wants. named: the user named the nodes, in the order of ranks. preferred:
+    nodes that are taken first, in this order, as far as they can begin at once.
 
     Raises UsageError where no choice of nodes could ever serve, Unreachable where a node that would
     be needed cannot be asked.
@@ -51,6 +104,7 @@ def choose(wanted: Resources, offers: Sequence[Offer], *, named: bool) -> list[s
         raise UsageError("placement", f"{what}: {have}", evidence=evidence, hint="mllaunch nodes")
     if not named:
         able.sort(key=lambda offer: _wait(wanted, offer))  # stable: else the order of the configuration
+        able.sort(key=lambda offer: _rank(wanted, offer, preferred))
     return [offer.node for offer in able[:count]]
 
 
@@ -58,6 +112,8 @@ def _lack(wanted: Resources, offer: Offer) -> str | None:
     """What a node could never give, or why it cannot be asked."""
     if offer.problem is not None:
         return offer.problem
+    if offer.lack is not None:
+        return offer.lack
     if wanted.gpus > offer.gpus:
         return f"it has {offer.gpus} GPU{'s' if offer.gpus != 1 else ''}"
     if wanted.cpus is not None and wanted.cpus > offer.cpus:
@@ -67,12 +123,22 @@ def _lack(wanted: Resources, offer: Offer) -> str | None:
     return None
 
 
+def _begins(wanted: Resources, offer: Offer) -> bool:
+    return not wanted.gpus or (offer.free >= wanted.gpus and not offer.waiting)
+
+
+def _rank(wanted: Resources, offer: Offer, preferred: Sequence[str]) -> int:
+    if offer.node not in preferred or not _begins(wanted, offer):
+        return len(preferred)
+    return preferred.index(offer.node)
+
+
 def _wait(wanted: Resources, offer: Offer) -> tuple[object, ...]:
     """Sorts nodes: first those that can begin at once, fullest first so that room for large runs is left; then the
     shortest queue. Runs without GPUs go where there is least to do."""
     if not wanted.gpus:
         return (offer.load / max(1, offer.cpus),)
-    begins = offer.free >= wanted.gpus and not offer.waiting
+    begins = _begins(wanted, offer)
     return (not begins, offer.waiting, offer.free if begins else -offer.free)
 
 

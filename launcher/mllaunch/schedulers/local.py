@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mllaunch.domain.job import Resources
 from mllaunch.errors import InternalError, NotFound, UsageError
-from mllaunch.ports import AttemptRef, NodeFiles
+from mllaunch.ports import AttemptRef, NodeFiles, Way
 from mllaunch.schedulers.agent_process import AgentProcess
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class LocalScheduler:
     def folder(self, attempt: AttemptRef) -> str:
         return os.path.join(self._home, "runs", attempt.run_id, str(attempt.number))
 
-    def check(self, resources: Resources) -> None:
+    def check(self, resources: Resources, runtime: str = "") -> None:
         if resources.nodes > 1:
             raise UsageError(
                 "nodes",
@@ -138,6 +138,15 @@ class LocalScheduler:
         folder = self.folder(attempt)
         return {self._node_of(folder): _attempt(folder)} if os.path.isdir(folder) else {}
 
+    def way_to(
+        self, attempt: AttemptRef, node: str, rank: int, words: Sequence[str], *, terminal: bool
+    ) -> Way:
+        """How to run a command where a task runs, or a shell without words. terminal: this machine's is used anyway."""
+        from mllaunch_agent import entering
+
+        found = entering.look(self.folder(attempt), rank)
+        return Way(found["state"], [*found["argv"], *words])
+
     def _node_of(self, folder: str) -> str:
         """The name this machine had when the attempt was started: under it everything of the attempt is stored."""
         spec = _attempt(folder).spec()
@@ -171,3 +180,6 @@ class LocalScheduler:
     def abandon(self, attempt: AttemptRef) -> bool:
         """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
         return self._attempts.abandon(*attempt)
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        return self._attempts.withdraw(*attempt)

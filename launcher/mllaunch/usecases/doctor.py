@@ -82,7 +82,7 @@ class Facts(NamedTuple):
 
 
 class NodeAnswer(NamedTuple):
-    """What a machine reached by SSH answered. agent: as in Facts. engine: {"version"} or {"problem"}.
+    """What a machine reached by SSH answered. agent: as in Facts. engine: as for the call "engine".
 
     clock_offset_s: how far its clock is ahead of ours.
     """
@@ -118,7 +118,7 @@ def evaluate_node(name: str, answer: NodeAnswer | Fault) -> list[Finding]:
         Finding("reach", OK, f"{name} lets us in, and its Python is good enough"),
         _clock(answer.clock_offset_s),
         *_agent(answer.agent),
-        _node_engine(answer.engine),
+        _node_engine(answer.engine, answer.agent),
     ]
 
 
@@ -130,11 +130,13 @@ def _clock(offset_s: float) -> Finding:
     return Finding("clock", WARNING, says, "sudo timedatectl set-ntp true")
 
 
-def _node_engine(engine: dict[str, Any]) -> Finding:
-    if engine.get("version"):
-        return Finding("containers", OK, f"a container engine answers: {engine['version']}")
-    fix = "sudo usermod -aG docker $USER   on that machine" if "may not" in engine["problem"] else None
-    return Finding("containers", WARNING if fix else OK, f"no container engine: {engine['problem']}", fix)
+def _node_engine(engine: dict[str, Any], agent: dict[str, Any]) -> Finding:
+    if engine["version"] is None:
+        fix = "sudo usermod -aG docker $USER   on that machine" if engine["is_denied"] else None
+        says = f"no container engine: {engine['problem']}: runs are processes"
+        return Finding("containers", WARNING if fix else OK, says, fix)
+    says = f"container engine {engine['version'].get('Version')} answers: runs are containers"
+    return _for_gpus(says, bool((agent.get("gpus") or {}).get("found")), "nvidia" in engine["runtimes"])
 
 
 def _engine(engine: Engine, agent: dict[str, Any] | Fault) -> Finding:
@@ -145,7 +147,11 @@ def _engine(engine: Engine, agent: dict[str, Any] | Fault) -> Finding:
         return Finding("containers", OK, says)
     says = f"{engine.title} answers at {engine.socket}: runs are containers"
     has_gpus = isinstance(agent, dict) and bool((agent.get("gpus") or {}).get("found"))
-    if has_gpus and not engine.has_nvidia:
+    return _for_gpus(says, has_gpus, engine.has_nvidia)
+
+
+def _for_gpus(says: str, has_gpus: bool, has_nvidia: bool) -> Finding:
+    if has_gpus and not has_nvidia:
         fix = "install the NVIDIA container toolkit, then: sudo nvidia-ctk runtime configure --runtime=docker"
         return Finding("containers", WARNING, f"{says}, but it names no NVIDIA runtime for GPUs", fix)
     return Finding("containers", OK, says)

@@ -21,6 +21,7 @@ __all__ = [
     "Found",
     "arguments",
     "candidates",
+    "check_has",
     "check_may_resume",
     "choose",
     "differences",
@@ -52,11 +53,15 @@ class Candidate(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The one to start from: its place on this machine, and what it was like when its digest was verified."""
+    """The one to start from: its place on the machine that has it, and what it was like when its digest was verified.
+
+    remote: what the scheduler said of it, where that machine is a node.
+    """
 
     candidate: Candidate
     place: str
     verified: list[list[int]]
+    remote: Any = None
 
 
 def candidates(outputs: Iterable[dict[str, Any]]) -> list[Candidate]:
@@ -92,18 +97,25 @@ def _is_within(candidate: Candidate, folders: set[tuple[int, str, str]]) -> bool
     return any((candidate.attempt, candidate.node, folder) in folders for folder in above)
 
 
+def check_has(run: Run, found: Sequence[Candidate], step: int | None) -> None:
+    """NotFound if there is none to choose."""
+    if not _wanted(found, step):
+        raise _none(run, found, step)
+
+
+def _wanted(found: Sequence[Candidate], step: int | None) -> list[Candidate]:
+    return [candidate for candidate in found if step is None or candidate.step == step]
+
+
 def choose(
     run: Run, found: Sequence[Candidate], step: int | None, verify: Callable[[Candidate], Found | str]
 ) -> tuple[Found, list[str]]:
     """The first that is there and whole; and in words which were passed over, and why.
 
-    verify: finds and reads it, or says what is wrong with it. NotFound if there is none.
+    verify: finds and reads it, or says what is wrong with it. MllaunchError if none is.
     """
-    wanted = [candidate for candidate in found if step is None or candidate.step == step]
-    if not wanted:
-        raise _none(run, found, step)
     passed = []
-    for candidate in wanted:
+    for candidate in _wanted(found, step):
         name = candidate.path + (f" (step {candidate.step})" if candidate.step is not None else "")
         if candidate.sha256 is None:
             passed.append(f"{name}: it was being written when the run ended")

@@ -44,7 +44,7 @@ def choose(
         if in_place:
             return Choice(PROCESS, "it runs in place")
         if python is not None and image is None:
-            return Choice(PROCESS, f"the interpreter {python} of this machine was asked for")
+            return Choice(PROCESS, f"the interpreter {python} was asked for")
     answer = ask()
     if answer.version is not None:
         return Choice(

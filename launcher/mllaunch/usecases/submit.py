@@ -71,8 +71,11 @@ def secret_values(job: JobSpec, environ: Mapping[str, str]) -> list[str]:
     return sorted({value for name, value in everything.items() if value and redaction.looks_secret(name)})
 
 
-def container_spec(wanted: Container, image: Image, socket: str, resources: Resources) -> ContainerSpec:
-    """What the containers of a run are made from. socket: the engine's, which has the image."""
+def container_spec(
+    wanted: Container, image: Image, socket: str, resources: Resources, credentials: str | None = None
+) -> ContainerSpec:
+    """What the containers of a run are made from. socket: the engine's, which has the image, or can fetch it with the
+    credentials."""
     from mllaunch_containers.spec import WORKSPACE
 
     in_registry = "@" in image.reference
@@ -80,7 +83,7 @@ def container_spec(wanted: Container, image: Image, socket: str, resources: Reso
         "engine": socket,
         "image": image.id,
         "reference": image.reference if in_registry else None,
-        "credentials": None,
+        "credentials": credentials,
         "environment": image.environment,
         "workspace": WORKSPACE,
         "network": wanted.network,
@@ -165,12 +168,20 @@ def add(log: RunLog, run: Run, ids: Ids, chosen: str | None) -> Run:
 
 
 def start(log: RunLog, scheduler: Scheduler, run: Run, spec: TaskSpec) -> None:
-    """Hand the run to the scheduler. Whatever goes wrong here is on record as the run's end."""
+    """Hand the run to the scheduler. What goes wrong here is on record as the run's end, unless it may have started all
+    the same: then it is for the collector to find out."""
     from mllaunch.domain.state import Reason
 
     try:
         scheduler.start(spec)
     except MllaunchError as e:
+        if not scheduler.withdraw(attempt(run)):
+            raise type(e)(
+                e.code,
+                f"{e.message}; {run.name} may have started all the same",
+                evidence=e.evidence,
+                hint=f"mllaunch show {run.name}   tells, once its node answers",
+            ) from e
         reason = Reason(e.code, e.message, "launcher")
         log.set_status(run.id, RunStatus(State.FAILED, reason, seal="unsealed"))
         raise

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.harness import Repo, until
+from tests.e2e.ssh import leftovers
 from tests.testbed.hosts import Host, Hosts
 
 
@@ -32,11 +33,14 @@ class Nodes:
         self,
         more: str = "",
         names: str = "node1 node2 node3",
-        python: str = "/usr/bin/python3",
+        python: str | None = "/usr/bin/python3",
         lease: str = "30m",
+        **keys: str,
     ) -> None:
-        """Write and commit the configuration. more: further keys, as YAML."""
-        nodes = ", ".join(f"{{name: {name}, python: {python}}}" for name in names.split())
+        """Write and commit the configuration. more: further keys, as YAML. python: None names none. keys: further keys
+        of a node, after a comma."""
+        own = f", python: {python}" if python is not None else ""
+        nodes = ", ".join(f"{{name: {name}{own}{keys.get(name, '')}}}" for name in names.split())
         ssh = f"{{config: {self.hosts.config}, lease: {lease}}}"
         self.repo.write(
             "mllaunch.yaml",
@@ -44,10 +48,19 @@ class Nodes:
         )
         self.repo.commit("name the nodes")
 
+    def start_engines(self) -> None:
+        """See to it that each has a container engine that answers."""
+        for host in self.hosts.hosts:
+            if not host.docker("info", "--format", "{{.ID}}", check=False).strip():
+                host.start_engine()
+
     def agents(self) -> list[str]:
         """Command lines of what looks after runs on the nodes, and of their tasks' shims."""
-        found = [host.run("ps", "axww", "-o", "args") for host in self.hosts.hosts if host.is_up]
-        return [line for text in found for line in text.splitlines() if "main() supervise" in line]
+        return leftovers.agents(self.hosts.hosts)
+
+    def orphans(self) -> list[str]:
+        """What tasks have left running on the nodes."""
+        return leftovers.orphans(self.hosts.hosts)
 
 
 @pytest.fixture
@@ -58,3 +71,4 @@ def nodes(_hosts: Hosts, repo: Repo) -> Iterator[Nodes]:
     made = Nodes(_hosts, repo)
     yield made
     until(lambda: not made.agents(), "the agents on the nodes to end", 60)
+    assert not made.orphans()

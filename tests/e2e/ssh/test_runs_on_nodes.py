@@ -116,7 +116,7 @@ def test_nodes_shows_what_each_has_and_what_is_wrong_with_it(
 ) -> None:
     nodes.configure(names="node1 node2 nowhere")
     shown = mllaunch("nodes", check=True)
-    assert shown.stdout.startswith("NODE ")
+    assert shown.stdout.startswith("NODE ") and "GROUPS" not in shown.stdout
     assert "nowhere cannot be reached" in shown.stderr
     up, also, lost = mllaunch("nodes", "--json", check=True).document
     assert (up["state"], also["state"], lost["state"]) == ("up", "up", "unreachable")
@@ -124,11 +124,45 @@ def test_nodes_shows_what_each_has_and_what_is_wrong_with_it(
     assert lost["last_seen"] is None and up["last_seen"] is not None
 
 
-def test_a_run_on_a_node_is_not_resumed_yet_and_says_so(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
-    run = mllaunch("run", repo.script(WRITING)).run_name
-    done = mllaunch("resume", run)
-    assert done.rc == 2
-    assert f"error[resume]: {run} ran on a node" in done.stderr and f"mllaunch pull {run}" in done.stderr
+RESUMING = """
+import hashlib, os
+print("from", hashlib.sha256(open(os.environ["MLLAUNCH_RESUME_FROM"], "rb").read()).hexdigest())
+"""
+
+
+def test_a_run_is_resumed_where_its_checkpoint_lies_and_elsewhere(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    run = mllaunch("run", "--node", "node2", repo.script(WRITING), check=True).run_name
+    digest = hashlib.sha256(b"weights" * 1000000).hexdigest()
+    repo.script(RESUMING)
+    there = mllaunch("resume", run, "--code", "current", "-f")
+    assert there.stdout.endswith(f"from {digest}\n"), there
+    assert "placed node2" in there.stderr
+    # The node that has it need not be among those of the configuration any more.
+    nodes.configure(names="node1 node3")
+    elsewhere = mllaunch("resume", run, "--code", "current", "--node", "node3", "-f")
+    assert elsewhere.stdout.endswith(f"from {digest}\n"), elsewhere
+    kept = nodes[3].folder / f"disk/share/mllaunch/node/node3/checkpoints/{digest}/model.pt"
+    before = kept.stat().st_ctime_ns
+    again = mllaunch("resume", run, "--code", "current", "--node", "node3", "-f", check=True)
+    assert again.stdout.endswith(f"from {digest}\n")
+    assert kept.stat().st_ctime_ns == before
+    [parent] = mllaunch("provenance", again.run_name, "--json").document["lineage"]["parents"]
+    assert parent["name"] == run
+
+
+def test_a_checkpoint_on_a_node_that_is_away_is_passed_over_in_words(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    run = mllaunch("run", "--node", "node2", repo.script(WRITING), check=True).run_name
+    repo.script(RESUMING)
+    mllaunch.wait_sealed(run)
+    nodes[2].crash()
+    done = mllaunch("resume", run, "--code", "current")
+    assert done.rc == 1
+    assert f"no checkpoint of {run} is whole" in done.stderr
+    assert "outputs/model.pt: node2 cannot be reached" in done.stderr
 
 
 def test_a_local_run_may_be_asked_for_where_nodes_are_the_default(
@@ -136,3 +170,37 @@ def test_a_local_run_may_be_asked_for_where_nodes_are_the_default(
 ) -> None:
     done = mllaunch("run", "--backend", "local", repo.script("print('here')"))
     assert (done.rc, done.stdout) == (0, "here\n")
+
+
+def test_a_group_or_a_label_stands_for_its_nodes(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    nodes.configure(
+        node1=", groups: [lab]",
+        node2=", groups: [lab, spare], labels: {gpu: a100}",
+        node3=", groups: [spare]",
+    )
+    repo.script(WHERE)
+    assert "on node2 in" in mllaunch("run", "--node", "gpu=a100", "train.py").stdout
+    both = mllaunch("run", "--node", "spare", "--nodes", "2", "train.py")
+    assert both.rc == 0 and "on node2 in" in both.stdout and "on node3 in" in both.stdout
+    done = mllaunch("run", "--node", "lab", "--nodes", "3", "train.py")
+    assert done.rc == 2 and "error[placement]: 3 nodes with anything: 2 of 2 can serve" in done.stderr
+    shown = mllaunch("nodes", "lab", check=True).stdout
+    assert [line.split()[:3] for line in shown.splitlines()] == [
+        ["NODE", "STATE", "GROUPS"],
+        ["node1", "up", "lab"],
+        ["node2", "up", "lab,"],
+    ]
+    assert "lab, spare, gpu=a100" in shown
+    (only,) = mllaunch("nodes", "gpu=a100", "--json", check=True).document
+    assert (only["name"], only["groups"], only["labels"]) == ("node2", ["lab", "spare"], {"gpu": "a100"})
+    assert mllaunch("nodes", "nobody").rc == 3
+
+
+def test_what_many_nodes_have_in_common_is_said_once(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    nodes.configure(names=" ".join(f"nowhere{n}" for n in range(20)))
+    shown = mllaunch("nodes", check=True)
+    assert len(shown.stdout.splitlines()) == 21
+    cause, hint = shown.stderr.splitlines()
+    assert cause.startswith("nowhere0 cannot be reached: ")
+    assert cause.endswith("; likewise nowhere1, nowhere2, nowhere3 and 16 more")
+    assert hint == "  hint: does this work? ssh nowhere0 true"

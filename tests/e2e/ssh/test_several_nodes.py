@@ -107,3 +107,13 @@ def test_logs_of_all_ranks_are_merged_and_marked(nodes: Nodes, repo: Repo, mllau
     assert mllaunch("logs", run, "--rank", "1").stdout == "I am 1\n"
     assert mllaunch("logs", run, "--rank", "1", "--raw").stdout == "I am 1\n"
     assert mllaunch("logs", run, "--rank", "2").rc == 3
+
+
+def test_a_dry_run_says_where_it_would_go_and_sends_nothing(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    told = mllaunch("submit", "--dry-run", "--node", "node2", "--node", "node1", repo.script("print(1)"))
+    assert "on          node2, node1 via ssh, 1 task each" in told.stdout
+    document = mllaunch("submit", "--dry-run", "--json", "--nodes", "2", "train.py").document
+    assert [place["ranks"] for place in document["placement"]] == [[0], [1]]
+    assert mllaunch("ps", "--json").document == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mllaunch_agent import PROTOCOL_VERSION, codekeeping, codewatch, serving
+from mllaunch_agent import PROTOCOL_VERSION, codekeeping, codewatch, engine, serving
 from mllaunch_agent.codekeeping import key_of
 from mllaunch_agent.codewatch import Listed, blob_id_of
 
@@ -54,7 +55,7 @@ class Node:
         return folder
 
 
-def call(name: str, content: bytes | None = None, **given: Any) -> bytes:
+def call(name: str, content: bytes | None = None, /, **given: Any) -> bytes:
     asked: dict[str, Any] = {"call": name, "with": given}
     if content is not None:
         asked.update(bytes=len(content), takes_bytes=True)
@@ -237,6 +238,48 @@ def test_a_task_finds_the_environment_of_the_session_without_ours(monkeypatch: p
     assert found["CUDA_HOME"] == "/opt/cuda"
     assert not {"SSH_CONNECTION", "MLLAUNCH_AGENT"} & set(found)
     assert serving._reached() == "10.0.0.1"
+
+
+def test_a_checkpoint_is_read_whole_before_it_is_said_to_be_one(node: Node) -> None:
+    work = node.attempt() / "work"
+    work.mkdir()
+    (work / "m.pt").write_bytes(b"0123456789")
+    digest = hashlib.sha256(b"0123456789").hexdigest()
+    given: dict[str, Any] = {"run_id": RUN, "number": 1, "path": "m.pt", "sha256": digest}
+    found = node.ask("examine_checkpoint", **given, size_bytes=10)["value"]
+    assert (found["problem"], found["place"], found["files"]) == (None, str(work / "m.pt"), [["", 10]])
+    ((_, data),) = node.serve(call("read_checkpoint", place=found["place"], name="", offset=3, limit=4))
+    assert data == b"3456"
+    short = node.ask("examine_checkpoint", **given, size_bytes=11)["value"]
+    assert short == {"problem": "10 bytes are there of 11"}
+    other = node.ask("examine_checkpoint", **{**given, "sha256": "0" * 64}, size_bytes=10)["value"]
+    assert other == {"problem": "its bytes are not those that the run wrote"}
+    gone = node.ask("examine_checkpoint", **{**given, "path": "n.pt"}, size_bytes=10)["value"]
+    assert gone == {"problem": "it is not there any more"}
+
+
+def test_an_engine_that_may_not_be_used_is_told_apart_from_none(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
+    none = node.ask("engine")["value"]
+    assert none["problem"] == f"none answers at {tmp_path}/engine.sock"
+    assert (none["version"], none["is_denied"]) == (None, False)
+
+    def denied(self: engine.Engine) -> Any:
+        raise engine.EngineGone("permission denied") from PermissionError(13, "permission denied")
+
+    (tmp_path / "engine.sock").touch()
+    monkeypatch.setattr(engine.Engine, "version", denied)
+    found = node.ask("engine")["value"]
+    assert (found["problem"], found["is_denied"]) == (f"you may not use it ({tmp_path}/engine.sock)", True)
+
+
+def test_time_that_a_call_takes_is_not_time_without_one(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = []
+    monkeypatch.setattr(serving.Calls, "do_kept", lambda self: left.append(signal.alarm(0)))
+    node.ask("kept")
+    assert left == [0]  # no alarm was set meanwhile
 
 
 def test_code_stays_from_the_look_for_a_tree_until_an_attempt_has_it(node: Node) -> None:

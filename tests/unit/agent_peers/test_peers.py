@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mllaunch_agent import peers, system
-from mllaunch_agent.peers import First, Member, Peers, Verdict
+from mllaunch_agent.peers import Peers, Verdict
+from mllaunch_agent.peers.first import First
+from mllaunch_agent.peers.member import Member
+from mllaunch_agent.peers.session import FIRST, OTHER, Direction, session_key
 
 TOKEN = "5e" * 32
 LEASE_S = 30.0
 HOME = "127.0.0.1"
+# As deep as it can be read, so that it could not be written any more.
+DEEP = b'{"NONCE": %s}\n' % (b"[" * 900 + b"]" * 900)
 
 
 class Scene:
     """The agents of one attempt, by rank. Time stands still but for ``pass_s``; who is not in ``ticking`` does nothing.
 
-    queues, codes: of each node, by rank.
+    queues, codes: of each node, by rank; no codes: nobody has read them yet.
     """
 
-    def __init__(self, folder: Path, queues: str, codes: str) -> None:
+    def __init__(self, folder: Path, queues: Sequence[str], codes: str) -> None:
         self.now_s = 1000.0
         self.folder = folder
         self.queues = queues
         self.codes = codes
         self.addresses = [HOME]
+        self.gpus = 1
+        self.free_port = 4711
         self.ticking: dict[int, Peers] = {}
         self.asleep: list[Peers] = []
         self.others: list[socket.socket] = []
+        self.between: Relay | None = None
 
     def begin(self, *ranks: int) -> None:
         for rank in ranks or range(len(self.queues)):
@@ -44,17 +54,19 @@ class Scene:
     def make(self, rank: int, token: str = TOKEN) -> Peers:
         meeting = {"token": token, "addresses": self.addresses if rank else [], "port": 0, "lease_s": LEASE_S}
         if rank:
-            meeting["port"] = self.port
+            meeting["port"] = self.between.port if self.between else self.port
         spec: Any = {
             "node": f"n{rank}",
             "node_rank": rank,
             "nodes": len(self.queues),
             "folder": str(self.folder),
-            "gpus": 1,
+            "gpus": self.gpus,
             "meeting": meeting,
         }
-        made = peers.make(spec, self.codes[rank], self.queues[rank], lambda: 4711)
+        made = peers.make(spec, self.queues[rank], lambda: self.free_port)
         assert made is not None
+        if self.codes:
+            made.say_code(self.codes[rank])
         return made
 
     @property
@@ -64,13 +76,16 @@ class Scene:
     def tick(self) -> None:
         for peer in self.ticking.values():
             peer.tick(self.now_s)
+        if self.between:
+            self.between.tick()
 
     def settle(self) -> None:
         """Until nobody has anything to say or to hear any more."""
         quiet = 0
         for _ in range(1000):
             self.tick()
-            filenos = [fileno for peer in self.ticking.values() for fileno in peer.filenos()]
+            heard = [*self.ticking.values(), *([self.between] if self.between else [])]
+            filenos = [fileno for who in heard for fileno in who.filenos()]
             quiet = 0 if select.select(filenos, [], [], 0.001)[0] else quiet + 1
             if quiet == 3:  # what is said in one tick goes out in the next
                 return
@@ -102,6 +117,11 @@ class Scene:
         self.others.append(socket.create_connection((HOME, self.port), timeout=5))
         return self.others[-1]
 
+    def relay(self, from_first: bool, tamper: Callable[[bytes], list[bytes]]) -> Relay:
+        """From now on members come through it."""
+        self.between = Relay(self.port, from_first, tamper)
+        return self.between
+
     def take_gpus(self) -> None:
         """Everybody whose turn comes takes them."""
         for _ in self.ticking:
@@ -129,12 +149,70 @@ class Scene:
         return {peer.go for peer in self.ticking.values()}
 
 
+class Relay:
+    """Stands between a member and the first agent, and does once as ``tamper`` says to what one of them says.
+
+    passed: the lines that went through, by whether they were the first agent's.
+    """
+
+    def __init__(self, port: int, from_first: bool, tamper: Callable[[bytes], list[bytes]]) -> None:
+        self._first_port = port
+        self._server = socket.create_server((HOME, 0))
+        self.port = self._server.getsockname()[1]
+        self._from_first = from_first
+        self._tamper = tamper
+        self._ends: dict[bool, socket.socket] = {}  # by whether it is the first agent's
+        self.passed: dict[bool, list[bytes]] = {False: [], True: []}
+        self.tampered = False
+        self.was_hung_up_on = False
+
+    def tick(self) -> None:
+        if select.select([self._server], [], [], 0)[0]:
+            self.passed = {False: [], True: []}
+            self._ends = {False: self._server.accept()[0]}
+            self._ends[True] = socket.create_connection((HOME, self._first_port))
+            for end in self._ends.values():
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for is_first, end in list(self._ends.items()):
+            if not select.select([end], [], [], 0)[0]:
+                continue
+            try:
+                data = end.recv(1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                self.was_hung_up_on = True
+                self._hang_up()
+                return
+            for line in data.splitlines():
+                # Until the greeting is over there is nothing that tampering could achieve.
+                is_due = (
+                    not self.tampered and is_first is self._from_first and len(self.passed[is_first]) >= 2
+                )
+                self.tampered = self.tampered or is_due
+                for said in self._tamper(line) if is_due else [line]:
+                    self.passed[is_first].append(said)
+                    with contextlib.suppress(ConnectionError):
+                        self._ends[not is_first].sendall(said + b"\n")
+
+    def filenos(self) -> list[int]:
+        return [self._server.fileno(), *(end.fileno() for end in self._ends.values())]
+
+    def _hang_up(self) -> None:
+        for end in self._ends.values():
+            end.close()
+        self._ends = {}
+
+    def close(self) -> None:
+        self._hang_up()
+        self._server.close()
+
+
 def close(peer: Peers) -> None:
     """As the kernel does when its process is gone: without a word."""
     if isinstance(peer, First):
-        if peer._listener is not None:
-            peer._listener.close()
-        for wire in (*peer._wires.values(), *(wire for wire, _ in peer._new)):
+        peer._acceptor.close()
+        for wire in peer._wires.values():
             wire.close()
     elif isinstance(peer, Member):
         peer.close()
@@ -157,7 +235,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     scenes: list[Scene] = []
     monkeypatch.setattr(system, "boot_s", lambda: scenes[-1].now_s)
 
-    def make(queues: str = "abc", codes: str = "xxx") -> Scene:
+    def make(queues: Sequence[str] = "abc", codes: str = "xxx") -> Scene:
         folder = tmp_path / f"attempt-{len(scenes)}"
         folder.mkdir()
         scenes.append(Scene(folder, queues, codes))
@@ -169,6 +247,8 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
             close(peer)
         for sock in scene.others:
             sock.close()
+        if scene.between:
+            scene.between.close()
 
 
 @pytest.fixture
@@ -193,7 +273,7 @@ def test_all_begin_together_and_agree_on_where_the_first_task_is(scene: Scene) -
 
 def test_an_attempt_on_one_node_has_no_peers() -> None:
     spec: Any = {"meeting": None}
-    assert peers.make(spec, "x", "a", lambda: 4711) is None
+    assert peers.make(spec, "a", lambda: 4711) is None
 
 
 def test_nobody_takes_gpus_before_all_have_come(attempt: Callable[..., Scene]) -> None:
@@ -206,9 +286,18 @@ def test_nobody_takes_gpus_before_all_have_come(attempt: Callable[..., Scene]) -
     assert scene.ticking[0].waiting_for == []
 
 
-@pytest.mark.parametrize(
-    ("queues", "order"), [("abc", [0, 1, 2]), ("cba", [2, 1, 0]), ("bca", [2, 0, 1]), ("aaa", [0, 1, 2])]
-)
+def test_without_gpus_all_go_on_at_once_but_not_before_all_have_come(attempt: Callable[..., Scene]) -> None:
+    scene = attempt()
+    scene.gpus = 0
+    scene.begin(0, 2)
+    assert scene.turns() == []
+    scene.begin(1)
+    assert scene.turns() == [0, 2, 1]
+    scene.say_ready()
+    assert scene.goes() == {(HOME, 4711)}
+
+
+@pytest.mark.parametrize(("queues", "order"), [("abc", [0, 1, 2]), ("cba", [2, 1, 0]), ("bca", [2, 0, 1])])
 def test_gpus_are_taken_one_node_after_the_other_by_the_names_of_their_queues(
     attempt: Callable[..., Scene], queues: str, order: list[int]
 ) -> None:
@@ -218,6 +307,23 @@ def test_gpus_are_taken_one_node_after_the_other_by_the_names_of_their_queues(
         assert scene.turns() == sorted(order[:count])
         scene.ticking[rank].say_leased()
         scene.settle()
+
+
+def test_two_names_of_one_machine_are_refused_where_its_gpus_would_be_waited_for_twice(
+    attempt: Callable[..., Scene],
+) -> None:
+    scene = attempt("aba")
+    scene.begin()
+    assert scene.verdicts() == {Verdict("same_node", "n0 and n2 are the same machine; name it once", 0)}
+    assert scene.turns() == []
+
+
+def test_without_gpus_one_machine_may_have_two_names(attempt: Callable[..., Scene]) -> None:
+    scene = attempt(queues=["", ""], codes="xx")
+    scene.gpus = 0
+    scene.begin()
+    scene.arrange()
+    assert scene.goes() == {(HOME, 4711)}
 
 
 def test_two_attempts_with_opposite_orders_of_nodes_do_not_wait_for_each_other(
@@ -248,6 +354,20 @@ def test_nodes_that_never_come_end_the_attempt_as_incomplete(attempt: Callable[.
     assert scene.verdicts() == {Verdict("incomplete", "node 1, node 3 of 4 did not come", 0)}
 
 
+def test_while_code_is_being_read_all_are_in_touch_and_none_is_missed(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "")
+    scene.begin()
+    scene.pass_s(120)
+    assert scene.verdicts() == {None}
+    assert scene.turns() == []
+    scene.ticking[1].say_code("x")
+    scene.settle()
+    assert scene.turns() == []
+    scene.ticking[0].say_code("x")
+    scene.settle()
+    assert scene.turns() == [0]
+
+
 # --- strangers and damage
 
 
@@ -274,23 +394,25 @@ def test_a_rank_that_the_attempt_has_not_is_refused(attempt: Callable[..., Scene
     sock = scene.stranger()
     scene.settle()
     nonce = json.loads(sock.recv(4096))["nonce"]
-    proof = scene.ticking[0]._proof(nonce, rank)
-    hello = {
-        "rank": rank,
-        "node": "n",
-        "queue": "a",
-        "code": "x",
-        "address": HOME,
-        "nonce": "",
-        "proof": proof,
-    }
-    sock.sendall(json.dumps(hello).encode() + b"\n")
+    said = Direction(session_key(bytes.fromhex(TOKEN), nonce, "00", rank), OTHER)
+    introduction = said.seal(b'{"node": "n", "queue": "a", "address": "127.0.0.1"}')
+    sock.sendall(json.dumps({"rank": rank, "nonce": "00"}).encode() + b"\n" + introduction + b"\n")
     scene.settle()
     assert is_closed(sock)
     assert scene.ticking[0].waiting_for == ["node 1"]
 
 
-def test_a_member_does_as_told_by_the_first_agent_alone(attempt: Callable[..., Scene]) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        [b'{"go": ["evil", 1]}', b'{"verdict": ["failed", "", 0]}'],
+        [Direction(session_key(b"guessed", "00", "00", 1), FIRST).seal(b'{"go": ["evil", 1]}')],
+    ],
+    ids=["without-a-code", "with-a-guessed-one"],
+)
+def test_a_member_does_as_told_by_the_first_agent_alone(
+    attempt: Callable[..., Scene], said: list[bytes]
+) -> None:
     scene = attempt("ab", "xx")
     with socket.create_server((HOME, 0)) as server:
         document = {"port": server.getsockname()[1], "addresses": [HOME]}
@@ -298,14 +420,70 @@ def test_a_member_does_as_told_by_the_first_agent_alone(attempt: Callable[..., S
         scene.begin(1)
         sock, _ = server.accept()
     with sock:
-        sock.sendall(b'{"nonce": "00"}\n{"go": ["evil", 1]}\n{"verdict": ["failed", "", 0]}\n')
-        scene.settle()
-        sock.sendall(b'{"proof": "00"}\n')
+        sock.sendall(b'{"nonce": "00"}\n' + b"".join(line + b"\n" for line in said))
         scene.settle()
         sock.settimeout(5)
         assert is_closed(sock)
     assert scene.goes() == {None}
     assert scene.verdicts() == {None}
+
+
+def test_a_member_that_is_greeted_with_nonsense_comes_again(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "xx")
+    with socket.create_server((HOME, 0)) as server:
+        document = {"port": server.getsockname()[1], "addresses": [HOME]}
+        (scene.folder / "meeting.json").write_text(json.dumps(document))
+        scene.begin(1)
+        for _ in range(2):
+            sock, _ = server.accept()
+            with sock:
+                sock.sendall(DEEP.replace(b"NONCE", b"nonce"))
+                scene.settle()
+                sock.settimeout(5)
+                assert is_closed(sock)
+            scene.pass_s(2)
+
+
+def altered(line: bytes) -> list[bytes]:
+    return [line.replace(b"}", b" }")]
+
+
+@pytest.mark.parametrize("from_first", [False, True], ids=["of-the-member", "of-the-first"])
+@pytest.mark.parametrize(
+    "tamper",
+    [lambda line: [line, line], lambda line: [], altered, lambda line: [line, b'{"stop": ["stopped", ""]}']],
+    ids=["replayed", "dropped", "altered", "with-more"],
+)
+def test_what_was_tampered_with_on_its_way_ends_the_connection(
+    attempt: Callable[..., Scene], from_first: bool, tamper: Callable[[bytes], list[bytes]]
+) -> None:
+    scene = attempt("ab", "xx")
+    scene.begin(0)
+    relay = scene.relay(from_first, tamper)
+    scene.begin(1)
+    scene.take_gpus()
+    scene.say_ready()
+    scene.pass_s(5)  # a message that is missing is missed when the next one comes
+    assert relay.tampered
+    assert relay.was_hung_up_on
+    assert scene.verdicts() == {None}
+    assert scene.goes() == {(HOME, 4711)}  # over the connection after that, which nobody tampered with
+
+
+def test_what_was_said_over_one_connection_counts_on_no_other(attempt: Callable[..., Scene]) -> None:
+    scene = attempt("ab", "xx")
+    scene.begin(0)
+    relay = scene.relay(False, lambda line: [line])
+    scene.begin(1)
+    scene.take_gpus()
+    scene.die(1)
+    scene.settle()
+    assert len(relay.passed[False]) >= 3
+    sock = scene.stranger()
+    sock.sendall(b"".join(line + b"\n" for line in relay.passed[False]))
+    scene.settle()
+    assert is_closed(sock)
+    assert not scene.ticking[0]._wires  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +496,7 @@ def test_a_member_does_as_told_by_the_first_agent_alone(attempt: Callable[..., S
         b'{"rank": null}\n',
         b'{"rank": 1e999, "proof": ""}\n',
         b"[" * 60_000 + b"\n",
+        DEEP.replace(b"NONCE", b'rank": 1, "nonce'),
         b"\xff\xfe\n",
         b"x" * 70_000,
     ],
@@ -365,6 +544,17 @@ def test_a_failure_on_one_node_is_heard_by_all_and_the_first_counts(scene: Scene
     scene.ticking[(rank + 1) % 3].say_stop("failed", "rank 6 exited with 2")
     scene.settle()
     assert scene.verdicts() == {Verdict("failed", "rank 5 exited with 1", rank)}
+
+
+@pytest.mark.parametrize(("failing", "stopped"), [(1, 2), (2, 1)])
+def test_of_a_stop_and_a_failure_that_are_heard_at_once_the_stop_counts(
+    scene: Scene, failing: int, stopped: int
+) -> None:
+    scene.arrange()
+    scene.ticking[failing].say_stop("failed", "rank 1 exited with 1")
+    scene.ticking[stopped].say_stop("stopped", "ann")
+    scene.settle()
+    assert scene.verdicts() == {Verdict("stopped", "ann", stopped)}
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -537,6 +727,54 @@ def test_one_that_takes_over_from_the_first_agent_knows_who_belongs_to_the_attem
     scene.pass_s(LEASE_S + 2)
     verdict = scene.ticking[0].verdict
     assert verdict is not None and verdict.kind == "lost" and "n2" in verdict.detail
+
+
+def test_one_that_takes_over_says_what_the_first_agent_had_said(scene: Scene) -> None:
+    scene.arrange()
+    scene.die(0)
+    scene.free_port = 4712
+    scene.begin(0)
+    assert scene.ticking[0].has_turn
+    scene.pass_s(2)
+    assert scene.goes() == {(HOME, 4711)}
+    scene.ticking[1].say_stop("failed", "rank 1 exited with 1")
+    scene.settle()
+    scene.die(0)
+    scene.ticking[2].say_stop("failed", "rank 2 exited with 2")
+    scene.begin(0)
+    scene.pass_s(2)
+    assert scene.verdicts() == {Verdict("failed", "rank 1 exited with 1", 1)}
+
+
+def test_nobody_is_told_what_would_be_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.take_gpus()
+    kept: list[Any] = []
+    write = system.write_atomic
+
+    def keep(path: str, data: bytes, durable: bool = False) -> None:
+        write(path, data, durable)
+        kept.append((durable, json.loads(data), scene.ticking[1].go, scene.ticking[1].verdict))
+
+    monkeypatch.setattr(system, "write_atomic", keep)
+    scene.say_ready()
+    scene.ticking[0].say_stop("failed", "rank 0 exited with 1")
+    scene.settle()
+    (begun, ended) = kept
+    assert (begun[0], begun[1]["go"], begun[2]) == (True, [HOME, 4711], None)
+    assert (ended[0], ended[1]["verdict"], ended[3]) == (True, ["failed", "rank 0 exited with 1", 0], None)
+    assert scene.verdicts() == {Verdict("failed", "rank 0 exited with 1", 0)}
+
+
+def test_on_a_full_disk_all_are_told_all_the_same(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(system, "write_atomic", refuse)
+    scene.arrange()
+    scene.ticking[0].say_stop("stopped", "ann")
+    scene.settle()
+    assert scene.goes() == {(HOME, 4711)}
+    assert scene.verdicts() == {Verdict("stopped", "ann", 0)}
 
 
 def test_one_that_takes_over_from_a_member_is_told_all_again(scene: Scene) -> None:

@@ -58,6 +58,9 @@ class ShellPipe:
         self.stdin = Counted(os.fdopen(writer, "wb"))
         self.stdout = self.process.stdout
 
+    def wait_as_long_as_it_takes(self, patiently: bool = True) -> None:
+        pass
+
     def complaint(self) -> tuple[int | None, str]:
         return self.process.wait(60), (self._home / "complaint").read_text()
 

@@ -17,6 +17,7 @@ from mllaunch.usecases.resume import (
     Found,
     arguments,
     candidates,
+    check_has,
     check_may_resume,
     choose,
     differences,
@@ -145,18 +146,18 @@ def test_a_step_that_was_asked_for_is_never_replaced_by_another() -> None:
 
 def test_a_step_that_is_not_there_lists_those_that_are() -> None:
     with pytest.raises(NotFound) as caught:
-        choose(RUN, STEPS, 7, verifier({}))
+        check_has(RUN, STEPS, 7)
     assert (caught.value.code, caught.value.evidence) == ("no_such_step", ("steps: 1, 2, 3",))
     many = candidates([output(f"m{step}", step) for step in range(1000)])
     with pytest.raises(NotFound) as caught:
-        choose(RUN, many, 5000, verifier({}))
+        check_has(RUN, many, 5000)
     assert len(caught.value.evidence[0]) < 200
     assert "999" in caught.value.evidence[0]  # the newest are of more use than the oldest
 
 
 def test_a_step_cannot_be_chosen_where_none_is_known() -> None:
     with pytest.raises(NotFound) as caught:
-        choose(RUN, candidates([output("m")]), 7, verifier({}))
+        check_has(RUN, candidates([output("m")]), 7)
     assert caught.value.evidence == ("of its checkpoints no step is known",)
     assert "leave out --step" in (caught.value.hint or "")
 
@@ -164,7 +165,7 @@ def test_a_step_cannot_be_chosen_where_none_is_known() -> None:
 @pytest.mark.parametrize("step", [None, 1])
 def test_a_run_that_wrote_no_checkpoint_says_so(step: int | None) -> None:
     with pytest.raises(NotFound) as caught:
-        choose(RUN, [], step, verifier({}))
+        check_has(RUN, [], step)
     assert caught.value.code == "no_checkpoint"
 
 

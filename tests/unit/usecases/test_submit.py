@@ -10,6 +10,7 @@ from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import State
 from mllaunch.errors import InternalError, MllaunchError, NameTaken
+from mllaunch.ports import AttemptRef
 from mllaunch.usecases import submit
 from mllaunch_agent.protocol import TaskSpec
 
@@ -120,16 +121,35 @@ def test_a_name_that_is_taken_is_replaced_unless_it_was_chosen() -> None:
         submit.add(Log("brave-otter-1", "last-gnu-4"), run, ids, None)  # type: ignore[arg-type]
 
 
-def test_a_start_that_fails_is_on_record_as_the_runs_end() -> None:
-    class Broken:
-        def start(self, spec: TaskSpec) -> None:
-            raise InternalError("agent_start", "the agent did not take the run")
+class Broken:
+    """A scheduler that cannot start anything, or cannot say whether it has."""
 
+    def __init__(self, has_perhaps_started: bool) -> None:
+        self._has_perhaps_started = has_perhaps_started
+
+    def start(self, spec: TaskSpec) -> None:
+        raise InternalError("agent_start", "the agent did not take the run")
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        return not self._has_perhaps_started
+
+
+def test_a_start_that_fails_is_on_record_as_the_runs_end() -> None:
     log: Any = Log()
     run = made(job())
-    scheduler: Any = Broken()
+    scheduler: Any = Broken(has_perhaps_started=False)
     with pytest.raises(InternalError):
         submit.start(log, scheduler, run, task_spec(run, job()))
     ((run_id, status),) = log.statuses
     assert (run_id, status.state, status.seal) == (run.id, State.FAILED, "unsealed")
     assert status.reason is not None and status.reason.origin == "launcher"
+
+
+def test_a_start_that_may_have_succeeded_all_the_same_is_left_to_the_collector() -> None:
+    log: Any = Log()
+    run = made(job())
+    scheduler: Any = Broken(has_perhaps_started=True)
+    with pytest.raises(InternalError, match=f"{run.name} may have started all the same") as caught:
+        submit.start(log, scheduler, run, task_spec(run, job()))
+    assert log.statuses == []
+    assert run.name in (caught.value.hint or "")

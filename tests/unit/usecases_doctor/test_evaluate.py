@@ -152,7 +152,7 @@ def test_each_way_of_making_a_checkout_says_what_it_costs(method: str) -> None:
     ],
 )
 def test_a_node_s_clock_is_compared_with_ours(offset_s: float, status: str, words: str) -> None:
-    answer = NodeAnswer(AGENT, {"version": "28.2"}, offset_s)
+    answer = NodeAnswer(AGENT, {"version": {"Version": "28.2"}, "runtimes": ["nvidia", "runc"]}, offset_s)
     [found] = [finding for finding in evaluate_node("gpu01", answer) if finding.check == "clock"]
     assert found.status == status and words in found.says
 
@@ -165,6 +165,18 @@ def test_a_node_that_cannot_be_reached_has_one_finding() -> None:
 
 
 def test_a_node_s_engine_that_is_closed_to_the_user_is_a_warning() -> None:
-    answer = NodeAnswer(AGENT, {"problem": "you may not use it (/var/run/docker.sock)"}, 0.0)
+    answer = NodeAnswer(
+        AGENT,
+        {"version": None, "problem": "you may not use it (/var/run/docker.sock)", "is_denied": True},
+        0.0,
+    )
     found = evaluate_node("gpu01", answer)[-1]
     assert (found.check, found.status) == ("containers", WARNING) and "usermod" in (found.fix or "")
+
+
+def test_a_node_s_engine_that_cannot_hand_on_its_gpus_is_a_warning() -> None:
+    agent = {**AGENT, "gpus": {**AGENT["gpus"], "found": [GPU]}}
+    engine = {"version": {"Version": "28.2"}, "runtimes": ["runc"]}
+    found = evaluate_node("gpu01", NodeAnswer(agent, engine, 0.0))[-1]
+    assert (found.check, found.status) == ("containers", WARNING) and "nvidia-ctk" in (found.fix or "")
+    assert evaluate_node("gpu01", NodeAnswer(AGENT, engine, 0.0))[-1].status == OK

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from mllaunch.capture.git import Git
 
 # With what each needs where it does not run in a container.
-EXAMPLES = {"digits": "numpy and scikit-learn", "torch": "torch and numpy"}
+EXAMPLES = {
+    "digits": "numpy and scikit-learn",
+    "torch": "torch and numpy",
+    "ddp": "torch, and machines reached by SSH",
+}
 
 _TEMPLATE = """\
 # How runs of this project are started. Every key may be left out; `mllaunch config` shows what is in effect.

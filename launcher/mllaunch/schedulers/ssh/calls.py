@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.errors import InternalError, MllaunchError, NotFound
-from mllaunch.schedulers.ssh import transport
+from mllaunch.schedulers.ssh import program, transport
 from mllaunch.schedulers.ssh.transport import Address, Link, Pipe
 
 if TYPE_CHECKING:
@@ -76,20 +76,27 @@ class Calls:
         self._lock = threading.Lock()
         self.is_broken = False
 
-    def call(self, name: str, content: bytes | None = None, **given: Any) -> Any:
+    def call(self, name: str, content: bytes | None = None, /, **given: Any) -> Any:
         """What the node answers. MllaunchError: "unreachable", NotFound, or what the node could not do."""
         return self._ask(name, content, given)[0]
 
-    def fetch(self, name: str, **given: Any) -> bytes:
+    def call_patiently(self, name: str, /, **given: Any) -> Any:
+        """Likewise, where the node may have to work for long: only a connection that has died is not waited for."""
+        return self._ask(name, None, given, patiently=True)[0]
+
+    def fetch(self, name: str, /, **given: Any) -> bytes:
         """Likewise, where the answer is bytes."""
         return self._ask(name, None, given)[1]
 
-    def _ask(self, name: str, content: bytes | None, given: dict[str, Any]) -> tuple[Any, bytes]:
+    def _ask(
+        self, name: str, content: bytes | None, given: dict[str, Any], *, patiently: bool = False
+    ) -> tuple[Any, bytes]:
         call: dict[str, Any] = {"call": name, "with": given}
         if content is not None:
             call.update(bytes=len(content), takes_bytes=True)
         with self._lock:
             try:
+                self._pipe.wait_as_long_as_it_takes(patiently)
                 self._pipe.stdin.write(json.dumps(call).encode("ascii") + b"\n" + (content or b""))
                 self._pipe.stdin.flush()
                 line = self._pipe.stdout.readline()
@@ -113,11 +120,12 @@ class Calls:
 
     def _failed(self, answer: dict[str, str]) -> MllaunchError:
         message = f"{self.address.name}: {answer['message']}"
+        hint = f"mllaunch doctor --node {self.address.name}"
         if answer["error"] == "not_found":
             return NotFound("not_found", message)
         if answer["error"] == "internal":
-            return InternalError("agent", message, hint=f"mllaunch doctor --node {self.address.name}")
-        return MllaunchError(answer["error"], message)
+            return InternalError("agent", message, hint=hint)
+        return MllaunchError(answer["error"], message, hint=hint)
 
     def close(self) -> None:
         self._pipe.close()
@@ -125,13 +133,9 @@ class Calls:
 
 def begin(link: Link, address: Address, archive: Archive) -> Calls:
     """Start an agent that answers calls. MllaunchError: "no_python", "old_python", "node_folder", "unreachable"."""
-    program = _BEGIN.format(mark=_MARK, digest=archive.digest, size=len(archive.content), node=address.name)
-    python = address.python or "python3"
+    text = _BEGIN.format(mark=_MARK, digest=archive.digest, size=len(archive.content), node=address.name)
     try:
-        # Nothing in it needs a quote that a shell of another kind would read differently.
-        pipe = link.run(f"exec {_quoted(python)} -u -c 'exec(open(0,\"rb\",0,closefd=False).readline())'")
-        pipe.stdin.write(f"exec({program!r})\n".encode())
-        pipe.stdin.flush()
+        pipe = program.start(link, address.python, text)
         line = pipe.stdout.readline()
         while line and not line.endswith(_MARK):
             line = pipe.stdout.readline()
@@ -145,14 +149,7 @@ def begin(link: Link, address: Address, archive: Archive) -> Calls:
         raise transport.unreachable(address, error) from error
     if line == b"ready\n":
         return Calls(address, pipe)
-    raise _problem(address, python, pipe, line.decode(errors="replace").strip())
-
-
-def _quoted(python: str) -> str:
-    import shlex
-
-    # A tilde is the shell's to expand.
-    return "~/" + shlex.quote(python[2:]) if python.startswith("~/") else shlex.quote(python)
+    raise _problem(address, address.python or "python3", pipe, line.decode(errors="replace").strip())
 
 
 def _problem(address: Address, python: str, pipe: Pipe, said: str) -> MllaunchError:

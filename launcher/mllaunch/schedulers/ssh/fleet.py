@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +26,7 @@ class Fleet:
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = {address.name: address for address in addresses}
         self._lock = threading.Lock()
+        self._ways: dict[Address, _Way] = {}
         self._doors: dict[Address, Door] = {}
 
     @cached_property
@@ -51,9 +53,19 @@ class Fleet:
         """Raises MllaunchError if the node cannot be reached, or has no agent."""
         with self._lock:
             if address not in self._doors:
-                self._doors[address] = Door(_Way(address, lambda: self._archive).enter)
+                self._ways[address] = _Way(address, lambda: self._archive)
+                self._doors[address] = Door(self._ways[address].enter)
             door = self._doors[address]
         return door.open()
+
+    @contextmanager
+    def engine(self, address: Address, path: str) -> Iterator[str]:
+        """A node's container engine, listening at ``path`` there, as a socket here. MllaunchError, as for calls."""
+        from mllaunch.schedulers.ssh.tunnel import tunnel
+
+        self.calls(address)
+        with tunnel(self._ways[address].link, address.python, path) as here:
+            yield here
 
     def each(self, addresses: Iterable[Address], act: Callable[[Calls], T]) -> dict[str, T | MllaunchError]:
         """By name, what came of it on each node; all at once."""
@@ -79,6 +91,12 @@ class _Way:
         self._address = address
         self._archive = archive
         self._link: Link | None = None
+
+    @property
+    def link(self) -> Link:
+        """The connection, once it has been opened."""
+        assert self._link is not None
+        return self._link
 
     def enter(self) -> Calls:
         if self._link is None or not self._link.is_open:

@@ -10,32 +10,38 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from mllaunch.domain.placement import Offer, choose
+from mllaunch.domain.placement import Offer, Wish, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
-from mllaunch.ports import AttemptRef, NodeFiles
-from mllaunch.schedulers.ssh import code
+from mllaunch.ports import AttemptRef, NodeFiles, Way
+from mllaunch.schedulers.ssh import checkpoints, code, environments, openssh
 from mllaunch.schedulers.ssh.calls import Calls
+from mllaunch.schedulers.ssh.checkpoints import Copy, Original
 from mllaunch.schedulers.ssh.fleet import Fleet
 from mllaunch.schedulers.ssh.keeping import Disks
 from mllaunch.schedulers.ssh.placements import Placements
 from mllaunch.schedulers.ssh.transport import Address
+from mllaunch.usecases.runtime import DOCKER, PROCESS
 from mllaunch_agent import system
 
 if TYPE_CHECKING:
     from mllaunch.domain.job import Resources
     from mllaunch_agent.protocol import Meeting, Seal, StopRequest, TaskSpec
+    from mllaunch_containers.spec import Dependencies
 
 __all__ = ["SshScheduler"]
 
+Say = Callable[[str, int, int], None]
+
 _LEASE_S = 1800.0
 _KEEP_S = 7 * 86400.0
+_ANY = Wish()
 
 
 class SshScheduler:
-    """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
+    """home: the folder that holds everything mllaunch keeps for this user. wish: the nodes that the user wants.
 
     lease_s: how long a node of an attempt may be silent before it counts as lost. keep_s: how long code that nothing
     uses any more stays on the nodes.
@@ -47,43 +53,135 @@ class SshScheduler:
         self,
         home: str,
         fleet: Fleet,
-        named: Sequence[str] = (),
+        wish: Wish = _ANY,
         lease_s: float = _LEASE_S,
         keep_s: float = _KEEP_S,
     ) -> None:
         self._placements = Placements(home)
         self.disks = Disks(self._placements, fleet)
         self._fleet = fleet
-        self._named = tuple(named)
+        self._wish = wish
         self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self._chosen: list[Address] = []
+        self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
+        self._asked: set[str] = set()  # nodes that were asked to start
+        self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
+        self._environments: dict[str, str] = {}  # by node
         self._telling = threading.Lock()
 
     # --- where ---------------------------------------------------------------------------------------------------
 
-    def check(self, resources: Resources) -> None:
+    def check(self, resources: Resources, runtime: str = PROCESS) -> None:
         """Choose the nodes. UsageError if none could ever serve, MllaunchError if one that is needed is silent."""
-        names = self._named or self._fleet.names
+        names = self._wish.names or self._fleet.names
         if not names:
             raise UsageError(
                 "nodes", "the ssh backend has no nodes", hint="nodes: [{name: gpu01}]   in mllaunch.yaml"
             )
         addresses = [self._fleet.address(name) for name in names]
-        answers = self._fleet.each(addresses, lambda calls: calls.call("offer"))
+
+        def ask(calls: Calls) -> dict[str, Any]:
+            engine = None if runtime == PROCESS else calls.call("engine")
+            return {**calls.call("offer"), "engine": engine}
+
+        answers = self._fleet.each(addresses, ask)
         if len(answers) == 1:
-            for answer in answers.values():
-                if isinstance(answer, MllaunchError):
-                    raise answer
-        offers = [_offer(name, answer) for name, answer in answers.items()]
-        chosen = choose(resources, offers, named=bool(self._named))
+            _raise_first(answers)
+        offers = [_offer(name, answer, runtime == DOCKER) for name, answer in answers.items()]
+        chosen = choose(resources, offers, named=self._wish.exactly, preferred=self._wish.preferred)
         self._chosen = [self._fleet.address(name) for name in chosen]
+        self.engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
 
     @property
     def nodes(self) -> list[str]:
         """The nodes that were chosen."""
         return [address.name for address in self._chosen]
 
+    @property
+    def needs_environment(self) -> bool:
+        """Whether a chosen node names no interpreter."""
+        return any(address.python is None for address in self._chosen)
+
+    @property
+    def python(self) -> str | None:
+        """The interpreter that the configuration names for one of the chosen nodes, if it does for any."""
+        return next((address.python for address in self._chosen if address.python is not None), None)
+
+    # --- images --------------------------------------------------------------------------------------------------
+
+    def engine(self, node: str) -> AbstractContextManager[str]:
+        """A chosen node's container engine, as the path of a unix socket here."""
+        return self._fleet.engine(self._fleet.address(node), self.engines[node]["socket"])
+
+    def lacking(self, image: str) -> list[str]:
+        """Those of the chosen nodes whose engine has not got an image."""
+        answers = self._fleet.each(
+            self._chosen,
+            lambda calls: bool(
+                calls.call("has_image", socket=self.engines[calls.address.name]["socket"], image=image)
+            ),
+        )
+        _raise_first(answers)
+        return [name for name, has in answers.items() if not has]
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
+
+    def examine_checkpoint(
+        self, attempt: AttemptRef, node: str, path: str, sha256: str, size_bytes: int | None
+    ) -> Original | str:
+        """Read a checkpoint where an attempt wrote it; or what is wrong with it, in words."""
+        try:
+            source = self._fleet.calls(self._address_of(attempt, node))
+            return checkpoints.examine(source, *attempt, path, sha256, size_bytes)
+        except (Unreachable, NotFound) as error:
+            return error.message
+
+    def bring_checkpoint(
+        self, attempt: AttemptRef, node: str, original: Original, sha256: str, name: str, say: Say
+    ) -> None:
+        """See to it that every chosen node has it. say: told the node, and how many bytes it has of how many."""
+        origin = self._address_of(attempt, node)
+        whole = sum(size for _, size in original.files)
+
+        def bring(calls: Calls) -> Copy:
+            if calls.address == origin:
+                return Copy(original.place, original.keys)
+            came = 0
+
+            def progress(size: int) -> None:
+                nonlocal came
+                came += size
+                say(calls.address.name, came, whole)
+
+            return checkpoints.bring(self._fleet.calls(origin), original, sha256, name, calls, progress)
+
+        answers = self._fleet.each(self._chosen, bring)
+        _raise_first(answers)
+        self._copies = cast("dict[str, Copy]", answers)
+
+    def _address_of(self, attempt: AttemptRef, node: str) -> Address:
+        """Where a node of an attempt is. NotFound if it has none of that name."""
+        for address in self._nodes(attempt):
+            if address.name == node:
+                return address
+        raise NotFound("node", f"attempt {attempt.number} was not on {node}")
+
     # --- starting ------------------------------------------------------------------------------------------------
+
+    def install(self, wanted: Dependencies, say: Callable[[str, str], None]) -> list[tuple[str, bool]]:
+        """Have each chosen node that names no interpreter make an environment, all at once: (node, whether it is new).
+
+        say: takes a node and a line of progress. Raises MllaunchError if a node cannot.
+        """
+        nodes = [address for address in self._chosen if address.python is None]
+        answers = self._fleet.each(
+            nodes,
+            lambda calls: environments.make(calls, wanted, lambda line: say(calls.address.name, line)),
+        )
+        _raise_first(answers)
+        made = cast("dict[str, environments.Made]", answers)
+        self._environments = {node: found.path for node, found in made.items()}
+        return [(node, found.is_new) for node, found in made.items()]
 
     @contextmanager
     def submitting(self, attempt: AttemptRef) -> Iterator[None]:
@@ -116,9 +214,18 @@ class SshScheduler:
             own.update(lease_dir=None, meeting=meeting)
             if spec["tree"] and listed is not None:
                 own["tree"] = code.bring(calls, spec["tree"], listed)
-            if spec["python"] is not None:
-                own["python"] = own["argv"][0] = _interpreter(calls, spec["python"])
-            calls.call("start", spec=own)
+            venv = self._environments.get(calls.address.name)
+            if spec["container"] is not None:
+                own["container"] = {**spec["container"], "engine": self.engines[calls.address.name]["socket"]}
+            elif spec["python"] is not None:
+                wanted = spec["python"] if venv is None else os.path.join(venv, "bin", "python")
+                own["python"] = _interpreter(calls, wanted)
+                own["argv"] = [own["python"], *spec["argv"][1:]]
+            if spec["checkpoint"] is not None:
+                copy = self._copies[calls.address.name]
+                own["checkpoint"] = {**spec["checkpoint"], "source": copy.place, "verified": copy.keys}
+            self._asked.add(calls.address.name)
+            calls.call("start", spec=own, venv=venv)
 
         # The code goes to all at once, so that those who start later need not be waited for.
         if len(nodes) > 1 and listed is not None:
@@ -158,12 +265,26 @@ class SshScheduler:
         """Rule out that a submission which broke off can still start; False if somebody is at it or it has started."""
         if system.is_locked(os.path.join(self._folder(attempt.run_id), "submit.lock")):
             return False
+        return self._rule_out(attempt, never_asked=())
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        return self._rule_out(attempt, never_asked=[name for name in self.nodes if name not in self._asked])
+
+    def _rule_out(self, attempt: AttemptRef, never_asked: Sequence[str]) -> bool:
+        """never_asked: nodes of which is known that nobody has asked them to start it."""
         try:
             nodes = self._nodes(attempt)
         except NotFound:
             return True  # it never came to choosing
-        answers = self._fleet.each(nodes, lambda calls: bool(calls.call("abandon", **_of(attempt))))
-        return all(answer is True for answer in answers.values())
+        perhaps = [address for address in nodes if address.name not in never_asked]
+        answers = self._fleet.each(perhaps, lambda calls: bool(calls.call("abandon", **_of(attempt))))
+        if not never_asked and not any(answer is True for answer in answers.values()):
+            return False
+        # Where one node cannot start none does. Those that wait for it need not; one that is silent gives up by itself.
+        waiting = [address for address in perhaps if answers[address.name] is False]
+        request: StopRequest = {"by": "mllaunch", "at": system.now(), "now": True}
+        self._fleet.each(waiting, lambda calls: calls.call("stop", **_of(attempt), request=request))
+        return True
 
     # --- afterwards ----------------------------------------------------------------------------------------------
 
@@ -184,6 +305,14 @@ class SshScheduler:
         except NotFound:
             return {}
         return {address.name: RemoteOutputs(self._fleet.calls(address), attempt) for address in nodes}
+
+    def way_to(
+        self, attempt: AttemptRef, node: str, rank: int, words: Sequence[str], *, terminal: bool
+    ) -> Way:
+        """How to run a command where a task runs, or a shell without words. Unreachable, if it cannot be asked."""
+        address = next(address for address in self._nodes(attempt) if address.name == node)
+        found = self._fleet.calls(address).call("enter", **_of(attempt), rank=rank)
+        return Way(found["state"], openssh.command(address, [*found["argv"], *words], terminal=terminal))
 
     def _bring_stop(self, attempt: AttemptRef, calls: Calls) -> None:
         wanted = self._read_stop(attempt)
@@ -345,9 +474,11 @@ def _of(attempt: AttemptRef) -> dict[str, Any]:
     return {"run_id": attempt.run_id, "number": attempt.number}
 
 
-def _offer(name: str, answer: Any) -> Offer:
+def _offer(name: str, answer: Any, in_container: bool) -> Offer:
     if isinstance(answer, MllaunchError):
         return Offer(name, problem=answer.message)
+    if in_container and answer["engine"]["version"] is None:
+        return Offer(name, lack=f"no container engine: {answer['engine']['problem']}")
     return Offer(
         name,
         gpus=len(answer["gpus"]),

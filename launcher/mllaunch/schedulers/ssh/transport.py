@@ -57,6 +57,18 @@ class Pipe:
         self.stdin: BinaryIO = channel.makefile("wb", -1)
         self.stdout: BinaryIO = channel.makefile("rb", -1)
 
+    def wait_as_long_as_it_takes(self, patiently: bool = True) -> None:
+        """For what comes next, or as long as most answers may take; a connection that has died ends both."""
+        self._channel.settimeout(None if patiently else _ANSWER_S)
+
+    def receive(self, limit: int) -> bytes:
+        """What has come, as soon as there is something; b"" at the end."""
+        data: bytes = self._channel.recv(limit)
+        return data
+
+    def send(self, data: bytes) -> None:
+        self._channel.sendall(data)
+
     def complaint(self) -> tuple[int | None, str]:
         """Its exit status, and the end of its stderr, once it has ended; (None, "") if it does not end."""
         self._channel.settimeout(CONNECT_S)
