@@ -17,7 +17,7 @@ from mllaunch_agent.serving import Data
 
 
 class Node:
-    """What would be asked of a node is asked of the code that answers there. fails_at: the call that finds the link cut,
+    """What would be asked of a node is asked of the code that answers there. fails_at: the call that finds no link,
     counted from 1."""
 
     def __init__(self, home: Path, fails_at: int | None = None) -> None:
