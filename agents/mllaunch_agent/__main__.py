@@ -1,5 +1,12 @@
-"""The agent's own command line: ``python -m mllaunch_agent supervise`` (a TaskSpec on stdin), ``adopt FOLDER``,
-``check`` (a question on stdin, see checkup.py), or ``serve HOME`` (calls on stdin, see serving.py)."""
+"""The agent's own command line: ``python -m mllaunch_agent`` and one of
+
+supervise                        a TaskSpec on stdin
+adopt FOLDER
+check                            a question on stdin, see checkup.py
+serve HOME                       calls on stdin, see serving.py
+install FOLDER LOCK              see environments.py
+enter FOLDER RANK [COMMAND...]   see entering.py
+"""
 
 from __future__ import annotations
 
@@ -18,6 +25,18 @@ def main() -> None:
 
         serve(sys.argv[2], sys.stdin.buffer, sys.stdout.buffer)
         return
+    if len(sys.argv) == 4 and sys.argv[1] == "install":
+        from mllaunch_agent.environments import install
+
+        install(sys.argv[2], int(sys.argv[3]))
+        return
+    if len(sys.argv) >= 4 and sys.argv[1] == "enter":
+        from mllaunch_agent.entering import enter
+
+        try:
+            enter(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
+        except (OSError, RuntimeError) as error:
+            sys.exit("error[enter]: %s" % error)
     # Imported before the specification arrives: the launcher starts this process while it still prepares. The
     # socket module is for a free port, and would otherwise be imported while the task waits for its start.
     import socket  # noqa: F401
@@ -37,7 +56,8 @@ def main() -> None:
     elif len(sys.argv) == 3 and sys.argv[1] == "adopt":
         supervisor.adopt(sys.argv[2])
     else:
-        sys.exit("usage: mllaunch_agent supervise | adopt FOLDER | check | serve HOME")
+        usage = "supervise | adopt FOLDER | check | serve HOME | install FOLDER LOCK | enter FOLDER RANK [COMMAND...]"
+        sys.exit("usage: mllaunch_agent " + usage)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Checkpoints that runs on other nodes wrote, brought here for one that goes on from them.
 
-    HOME/checkpoints/<sha256>/NAME      a file or a folder, whole
+    HOME/checkpoints/<sha256>/NAME      a file or a folder, whole when it came here
     HOME/checkpoints/part-<sha256>/...  one on its way: FILE of one file, FOLDER/... of several
 
 What is on its way is never thrown away when the way breaks: its name says which bytes belong there, so whoever sends
@@ -14,6 +14,7 @@ import shutil
 from typing import Any, Dict, List, Optional
 
 from mllaunch_agent import checkpoint, system
+from mllaunch_agent.codekeeping import Damaged
 
 _FILE, _FOLDER = "file", "folder"
 
@@ -23,12 +24,18 @@ class CheckpointKeeping:
         self._folder = os.path.join(home, "checkpoints")
 
     def find(self, sha256: str, name: str) -> Optional[Dict[str, Any]]:
-        """{"place", "keys"} of a whole one; None if it is not here."""
-        place = os.path.join(self._of(sha256), _plain(name))
+        """{"place", "keys"} of a whole one, which was read; None if it is not here, or not any more what it was."""
+        folder = self._of(sha256)
+        place = os.path.join(folder, _plain(name))
         if not os.path.lexists(place):
             return None
-        os.utime(os.path.dirname(place))  # by which the least used is found
-        return {"place": place, "keys": checkpoint.keys(place)}
+        keys = checkpoint.keys(place)
+        # A task may have written into the file that it was given, which can be a link to this one.
+        if checkpoint.digest_of(place) != sha256 or checkpoint.keys(place) != keys:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        os.utime(folder)  # by which the least used is found
+        return {"place": place, "keys": keys}
 
     def held(self, sha256: str, names: List[str]) -> List[int]:
         """How many bytes of each file have come. names: in the checkpoint's folder; "" of one that is a file."""
@@ -45,27 +52,25 @@ class CheckpointKeeping:
             os.close(fd)
 
     def keep_whole(self, sha256: str, name: str) -> Dict[str, Any]:
-        """All of it has come; what ``find`` says of it. OSError if it is something else: nothing is kept of that."""
-        found = self.find(sha256, name)
-        if found is not None:  # another who sent it was first, and took what came of ours with it
-            return found
+        """All of it has come; what ``find`` says of it. Damaged, if it is something else: nothing is kept of that."""
         staging = self._of(sha256, "part-")
-        came = os.path.join(staging, _FILE)
-        if not os.path.exists(came):
-            came = os.path.join(staging, _FOLDER)
-        if checkpoint.digest_of(came) != sha256:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise OSError("the checkpoint was damaged on its way")
-        final = self._of(sha256)
-        os.makedirs(final, mode=0o700, exist_ok=True)
-        try:
-            os.rename(came, os.path.join(final, _plain(name)))
-        except OSError:
-            if self.find(sha256, name) is None:  # else another brought it in the same moment
-                raise
+        final = os.path.join(self._of(sha256), _plain(name))
+        if not os.path.lexists(
+            final
+        ):  # else another who sent it was first, and took what came of ours with it
+            came = os.path.join(staging, _FILE)
+            if not os.path.exists(came):
+                came = os.path.join(staging, _FOLDER)
+            os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
+            try:
+                os.rename(came, final)
+            except OSError:
+                if not os.path.lexists(final):
+                    raise
         shutil.rmtree(staging, ignore_errors=True)
         found = self.find(sha256, name)
-        assert found is not None
+        if found is None:
+            raise Damaged("the checkpoint was damaged on its way")
         return found
 
     def _of(self, sha256: str, prefix: str = "") -> str:

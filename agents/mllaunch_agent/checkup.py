@@ -60,7 +60,7 @@ def _checkout(home: str) -> str:
 
 
 def _cgroup() -> bool:
-    made = family.make_cgroup("check-%d" % os.getpid(), 0)
+    made = family.make_cgroup("check-%d" % os.getpid(), 0, 0)
     if made:
         os.rmdir(made)
     return made is not None

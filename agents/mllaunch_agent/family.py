@@ -13,15 +13,20 @@ from typing import Iterable, List, Optional, Set
 from mllaunch_agent.environment import AGENT_MARK
 from mllaunch_agent.probes import processes
 
+_TRACE = b"MLLAUNCH_TRACE="
 _UNIFIED = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
 class Family:
-    """The processes of one attempt. guardians: pids of the shims, whose children belong to the tasks."""
+    """The processes of one attempt on one node. guardians: pids of the shims, whose children belong to the tasks.
 
-    def __init__(self, run_id: str, attempt: int, cgroup: Optional[str]) -> None:
+    trace: where they leave their notes, which is elsewhere for another node of the attempt on the same machine.
+    """
+
+    def __init__(self, run_id: str, attempt: int, trace: str, cgroup: Optional[str]) -> None:
         self.cgroup = cgroup
-        self._marks = (b"MLLAUNCH_RUN_ID=" + run_id.encode(), b"MLLAUNCH_ATTEMPT=%d" % attempt)
+        self._marks = {b"MLLAUNCH_RUN_ID=" + run_id.encode(), b"MLLAUNCH_ATTEMPT=%d" % attempt}
+        self._trace = _TRACE + os.fsencode(trace)
 
     def living(self, mains: Iterable[int], guardians: Iterable[int], thorough: bool = False) -> List[int]:
         """Living members, zombies left out. thorough also searches every process by its environment: some
@@ -52,7 +57,8 @@ class Family:
 
     def _is_marked(self, pid: int) -> bool:
         entries = environment(pid)
-        return all(mark in entries for mark in self._marks)
+        traces = [entry for entry in entries if entry.startswith(_TRACE)]
+        return self._marks <= entries and traces in ([], [self._trace])
 
     def close(self) -> None:
         if self.cgroup:
@@ -62,7 +68,7 @@ class Family:
                 pass  # somebody is still in it; an empty one costs nothing
 
 
-def make_cgroup(run_id: str, attempt: int) -> Optional[str]:
+def make_cgroup(run_id: str, attempt: int, node_rank: int) -> Optional[str]:
     """A cgroup of our own below the one we are in, where the system lets us (root, or a delegated unit)."""
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as f:
@@ -71,7 +77,7 @@ def make_cgroup(run_id: str, attempt: int) -> Optional[str]:
         return None
     for mount in _UNIFIED:
         if own and os.path.exists(os.path.join(mount, "cgroup.procs")):
-            path = os.path.join(mount, own[0].lstrip("/"), "mllaunch-%s-%d" % (run_id, attempt))
+            path = os.path.join(mount, own[0].lstrip("/"), "mllaunch-%s-%d-%d" % (run_id, attempt, node_rank))
             try:
                 os.makedirs(path, exist_ok=True)
             except OSError:

@@ -25,18 +25,28 @@ _OF_SEVERAL_NODES = {
     "lost": ("node_lost", "infrastructure", True),
     "incomplete": ("incomplete", "infrastructure", True),
     "mixed_code": ("mixed_code", "infrastructure", False),
+    "same_node": ("same_node", "user", False),
 }
+
+
+_PEER_GRACE_S = 10.0
 
 
 class Cause(NamedTuple):
     """Why the agent began to stop the tasks, if it did.
 
     "stopped" by a user, "timeout", "peer" (another task failed here), "elsewhere" (one failed on another node), "lost"
-    (a node is silent), "incomplete" (not all nodes began) or "mixed_code" (they have not the same code).
+    (a node is silent), "incomplete" (not all nodes began), "mixed_code" (they have not the same code) or "same_node"
+    (two of them are one machine).
     """
 
     kind: str
     detail: str
+
+
+def grace_s(cause: Cause, wanted_s: float) -> float:
+    """How long tasks may take to end: what waits for a node that has failed has nothing to save."""
+    return wanted_s if cause.kind in ("stopped", "timeout") else min(_PEER_GRACE_S, wanted_s)
 
 
 class OomCounter:

@@ -20,15 +20,16 @@ from mllaunch_agent import (
     PROTOCOL_VERSION,
     __version__,
     codekeeping,
-    codesweeping,
     node,
     protocol,
     starting,
+    sweeping,
     system,
 )
 from mllaunch_agent.attempts import Attempts
 from mllaunch_agent.checkpointkeeping import CheckpointKeeping
 from mllaunch_agent.codekeeping import CodeKeeping, Damaged
+from mllaunch_agent.environments import Environments, variables
 
 __all__ = ["serve"]
 
@@ -105,6 +106,7 @@ class Calls:
         self._attempts = Attempts(home)
         self._code = CodeKeeping(home)
         self._checkpoints = CheckpointKeeping(home)
+        self._environments = Environments(home)
 
     # --- the node ----------------------------------------------------------------------------------------------
 
@@ -249,12 +251,33 @@ class Calls:
     def do_keep_checkpoint(self, sha256: str, name: str) -> Dict[str, Any]:
         return self._checkpoints.keep_whole(sha256, name)
 
+    # --- environments ------------------------------------------------------------------------------------------
+
+    def do_make_environment(self, kind: str, sizes: List[List[Any]], content: bytes) -> str:
+        """Have an environment made, if it is not there; its key. sizes: [relative path, bytes] of each file in content;
+        the first is the one to install from."""
+        files = []
+        offset = 0
+        for path, size in sizes:
+            files.append((path, content[offset : offset + size]))
+            offset += size
+        return self._environments.make(kind, files, environment())
+
+    def do_environment(self, key: str, offset: int) -> Dict[str, Any]:
+        return self._environments.state(key, offset)
+
     # --- attempts ----------------------------------------------------------------------------------------------
 
-    def do_start(self, spec: protocol.TaskSpec) -> None:
-        """Start an attempt. What the specification leaves to the node: the rest of the environment."""
+    def do_start(self, spec: protocol.TaskSpec, venv: Optional[str] = None) -> None:
+        """Start an attempt. What the specification leaves to the node: the rest of the environment.
+
+        venv: the virtual environment that its tasks are in.
+        """
         folder = self._attempts.folder(spec["run_id"], spec["attempt"])
-        whole = {**spec, "folder": folder, "environment": {**environment(), **spec["environment"]}}
+        session = environment()
+        if venv is not None:
+            session.update(variables(venv, session))
+        whole = {**spec, "folder": folder, "environment": {**session, **spec["environment"]}}
         whole["cache"] = os.path.join(self._home, "cache")
         whole["import_path"] = import_path()
         self._supervise(whole, spec["run_id"], spec["attempt"])
@@ -366,6 +389,12 @@ class Calls:
         folder = self._attempts.folder(run_id, number)
         return node.AttemptFolder(folder) if os.path.isdir(folder) else None
 
+    def do_enter(self, run_id: str, number: int, rank: int) -> Dict[str, Any]:
+        """How a task stands, and the command line that leads to it; see entering.look."""
+        from mllaunch_agent import entering
+
+        return entering.look(self._attempts.folder(run_id, number), rank)
+
     # --- disk --------------------------------------------------------------------------------------------------
 
     def do_kept(self) -> List[str]:
@@ -381,13 +410,13 @@ class Calls:
         """Code that nothing here has used for so long, and what freeing it would give."""
         lock = system.share_lock(codekeeping.lock_path(self._home))  # nobody sweeps meanwhile
         try:
-            return _summary(codesweeping.find(self._home, for_s))
+            return _summary(sweeping.find(self._home, for_s))
         finally:
             os.close(lock)
 
     def do_sweep(self, for_s: float, seldom: bool) -> Optional[Dict[str, int]]:
         """Free it. None if somebody is sending code now, or it was done of late and need be done seldom only."""
-        found = codesweeping.sweep(self._home, for_s, seldom)
+        found = sweeping.sweep(self._home, for_s, seldom)
         return None if found is None else _summary(found)
 
     def do_release_streams(self, run_id: str, number: int) -> None:
@@ -397,7 +426,7 @@ class Calls:
         self._attempts.discard(run_id, number)
 
 
-def _summary(found: codesweeping.Unused) -> Dict[str, int]:
+def _summary(found: sweeping.Unused) -> Dict[str, int]:
     return {
         "trees": len(found.trees),
         "contents": len(found.contents),

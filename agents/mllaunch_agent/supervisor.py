@@ -45,7 +45,6 @@ _TICK_S = 0.1
 _STARTING_TICK_S = 0.005  # so that a run is shown as running when its first output is
 _SHORT_OF_ROOM_TICK_S = 0.02
 _UNKILLABLE_S = 60.0
-_PEER_GRACE_S = 10.0  # what waits for a peer that has failed has nothing to save
 _VERDICT_S = 3.0
 
 
@@ -369,10 +368,7 @@ class Supervisor:
         self.peers.tick(now_s)
         cause = self._cause_elsewhere()
         if cause is not None and not self.stopping:
-            grace_s = self.spec["grace_s"]
-            if cause.kind != "stopped":
-                grace_s = min(_PEER_GRACE_S, grace_s)
-            self.stopping = Stopping(cause, grace_s, now_s)
+            self.stopping = Stopping(cause, outcome.grace_s(cause, self.spec["grace_s"]), now_s)
 
     def _cause_elsewhere(self) -> Optional[Cause]:
         """What ends the attempt on all of its nodes, if this is not a task's failure here."""

@@ -50,6 +50,16 @@ class NodeFiles(Protocol):
         """Whether an agent looks after the attempt right now."""
 
 
+class Way(NamedTuple):
+    """How to get where a task runs. state: "running", "ended" (its work folder is still there), "waiting" or "gone".
+
+    argv: what this process is to become.
+    """
+
+    state: str
+    argv: list[str]
+
+
 class Scheduler(Protocol):
     """Starts agents on nodes. Decides where, never what."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mllaunch.config import Config
     from mllaunch.domain.codeuse import Edit
     from mllaunch.domain.image import Image
+    from mllaunch.domain.placement import Wish
     from mllaunch.domain.run import Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.images.asking import Answer
@@ -122,7 +123,7 @@ class App:
     def collector(self) -> Collector:
         from mllaunch.usecases.collect import Collector
 
-        return Collector(self.log, self.blobs, self.code, self.scheduler_of, self.clock)
+        return Collector(self.log, self.blobs, self.code, self.scheduler_of, self.clock, {})
 
     def scheduler_of(self, run: Run) -> Scheduler:
         """The one that a run was started by."""
@@ -132,8 +133,11 @@ class App:
         """By node, where what an attempt's tasks wrote can be looked at; empty once nothing is left of it."""
         from mllaunch.ports import AttemptRef
 
-        where = self.ssh if run.spec.backend == "ssh" else self.scheduler
-        return where.outputs(AttemptRef(run.id, attempt))
+        return self.host_of(run).outputs(AttemptRef(run.id, attempt))
+
+    def host_of(self, run: Run) -> LocalScheduler | SshScheduler:
+        """What knows the places where a run's tasks are."""
+        return self.ssh if run.spec.backend == "ssh" else self.scheduler
 
     @cached_property
     def ssh(self) -> SshScheduler:
@@ -143,17 +147,13 @@ class App:
 
         return SshScheduler(self.home, Fleet(()))
 
-    def choose(
-        self, backend: str, config: Config, named: Sequence[str], preferred: Sequence[str] = ()
-    ) -> Scheduler:
-        """What is to start a run. named: the nodes that the user wants. preferred: those to take where it is free."""
+    def choose(self, backend: str, config: Config, wish: Wish) -> Scheduler:
+        """What is to start a run. wish: the nodes that the user wants."""
         if backend != "ssh":
             return self.scheduler
         from mllaunch.schedulers.ssh.scheduler import SshScheduler
 
-        self.ssh = SshScheduler(
-            self.home, self.fleet(config), named, preferred, config.ssh.lease_s, config.keep_s
-        )
+        self.ssh = SshScheduler(self.home, self.fleet(config), wish, config.ssh.lease_s, config.keep_s)
         return self.ssh
 
     def fleet(self, config: Config) -> Fleet:
@@ -168,8 +168,10 @@ class App:
         ]
         return Fleet(addresses)
 
-    def look_at_nodes(self) -> list[dict[str, Any]]:
-        """Every node of the configuration as `nodes --json` prints it; all are asked at once."""
+    def look_at_nodes(self, words: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Every node of the configuration, or those that the words mean, as `nodes --json` prints it; all are asked
+        at once. NotFound, if a word means none."""
+        from mllaunch.domain.placement import meant
         from mllaunch.errors import MllaunchError
         from mllaunch.schedulers.ssh.calls import Calls
         from mllaunch.schedulers.ssh.seen import Seen
@@ -181,17 +183,20 @@ class App:
             came_s = time.time()
             return Asked(hello, calls.call("offer"), calls.call("engine"), sent_s, came_s)
 
-        fleet = self.fleet(self.config(self.root, {}))
-        addresses = [fleet.address(name) for name in fleet.names]
+        config = self.config(self.root, {})
+        fleet = self.fleet(config)
+        wanted = {name for word in words for name in meant(word, config.nodes)}
+        nodes = [node for node in config.nodes if not words or node.name in wanted]
+        addresses = [fleet.address(node.name) for node in nodes]
         answers = fleet.each(addresses, ask)
         seen = Seen(self.home)
         now = self.clock.now()
         entries = []
-        for address in addresses:
-            answer = answers[address.name]
+        for node in nodes:
+            answer = answers[node.name]
             if not isinstance(answer, MllaunchError):
-                seen.note(address.name, now)
-            entries.append(entry(address.name, address.host, answer, seen.last(address.name)))
+                seen.note(node.name, now)
+            entries.append(entry(node, node.host, answer, seen.last(node.name)))
         return entries
 
     def nodes_of(self, run: Run, attempt: int) -> list[str]:

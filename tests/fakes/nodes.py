@@ -10,6 +10,7 @@ from typing import Any, cast
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.errors import Unreachable
 from mllaunch.ports import AttemptRef
+from mllaunch_agent import PROTOCOL_VERSION
 from mllaunch_agent.protocol import Seal
 
 AT = "2026-11-21T09:00:00.000Z"
@@ -56,7 +57,13 @@ class Node:
     def seal_it(self, state: str, exit_code: int | None = 0) -> None:
         digest = hashlib.sha256(self._events).hexdigest()
         stream = {"size_bytes": len(self._events), "sha256": digest, "gaps": []}
-        self._seal = {"state": state, "exit_code": exit_code, "at": AT, "streams": {"events": stream}}
+        self._seal = {
+            "protocol": PROTOCOL_VERSION,
+            "state": state,
+            "exit_code": exit_code,
+            "at": AT,
+            "streams": {"events": stream},
+        }
 
     # --- NodeFiles
 

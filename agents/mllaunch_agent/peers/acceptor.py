@@ -93,11 +93,11 @@ class Acceptor:
             ):  # and the message has the code that only an agent of the attempt can make
                 stranger.wire.trust()
                 return Arrival(stranger.rank, stranger.wire, message)
-            rank = message["rank"]
-            if not (isinstance(rank, int) and 0 < rank < self._count):
-                raise ValueError("no such node")
+            rank, nonce = message["rank"], message["nonce"]
+            if not (isinstance(rank, int) and 0 < rank < self._count and isinstance(nonce, str)):
+                raise ValueError("no node of the attempt")
             stranger.rank = rank
-            key = session_key(self._token, stranger.nonce, message["nonce"], rank)
+            key = session_key(self._token, stranger.nonce, nonce, rank)
             stranger.wire.protect(key, own=FIRST, other=OTHER)
         return None
 

@@ -118,14 +118,31 @@ class First(Peers):
                 words = ", ".join(self.waiting_for)
                 self._decide(Verdict("incomplete", "%s of %d did not come" % (words, self._count), 0))
             return
-        own = self._codes.get(0)
-        if own is None or len(self._codes) < self._count:
-            return  # it is still being read: of much code for long
-        strange = [known.node for rank, known in self._known.items() if self._codes[rank] != own]
-        if strange:
-            detail = "the code on %s is not that on %s" % (", ".join(sorted(strange)), self._node)
-            self._decide(Verdict("mixed_code", detail, 0))
-            return
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            self._decide(obstacle)
+        elif len(self._codes) == self._count:  # else it is still being read, of much code for long
+            self._go_on()
+
+    def _obstacle(self) -> Optional[Verdict]:
+        """Why those who have come cannot begin."""
+        nodes = {0: self._node, **{rank: known.node for rank, known in self._known.items()}}
+        queues = self._queues()
+        same = [nodes[rank] for rank in nodes if list(queues.values()).count(queues[rank]) > 1]
+        if same and self._needs_turns:
+            # Two attempts could each have half of its GPUs, and wait for ever for the other half.
+            return Verdict("same_node", "%s are the same machine; name it once" % " and ".join(same), 0)
+        if len(self._codes) == self._count:
+            strange = [node for rank, node in nodes.items() if self._codes[rank] != self._codes[0]]
+            if strange:
+                detail = "the code on %s is not that on %s" % (", ".join(sorted(strange)), self._node)
+                return Verdict("mixed_code", detail, 0)
+        return None
+
+    def _queues(self) -> Dict[int, str]:
+        return {0: self._queue, **{rank: known.queue for rank, known in self._known.items()}}
+
+    def _go_on(self) -> None:
         for rank in self._turns():
             if rank == 0:
                 self.has_turn = True
@@ -138,11 +155,11 @@ class First(Peers):
     def _turns(self) -> List[int]:
         """Who may go on: all at once if there are no GPUs to take, else one after the other, by the names of their
         queues, so that all runs have the same order."""
+        queues = self._queues()
         if not self._needs_turns:
-            return list(range(self._count))
-        queues = {0: self._queue, **{rank: known.queue for rank, known in self._known.items()}}
+            return list(queues)
         left = [rank for rank in queues if rank not in self._leased]
-        return sorted(left, key=lambda rank: (queues[rank], rank))[:1]
+        return sorted(left, key=lambda rank: queues[rank])[:1]
 
     def _begin(self) -> None:
         reached = [known.address for _, known in sorted(self._known.items())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, List, Optional
+from typing import List, Optional
 
 from mllaunch_agent import protocol, system
 from mllaunch_agent.peers.interface import AGAIN_S, ARRIVAL_S, Peers, Verdict
@@ -63,6 +63,8 @@ class Member(Peers):
     def _heed(self, message: Message) -> None:
         assert self._wire is not None
         if not self._wire.is_protected:
+            if not isinstance(message["nonce"], str):
+                raise ValueError("no greeting")
             self._introduce(self._wire, message["nonce"])
             return
         if not self._is_known:  # the message has the code that only the first agent can make
@@ -72,7 +74,7 @@ class Member(Peers):
                 self._wire.say(lasting)
         self._obey(message)
 
-    def _introduce(self, wire: Wire, first_nonce: Any) -> None:
+    def _introduce(self, wire: Wire, first_nonce: str) -> None:
         nonce = os.urandom(16).hex()
         wire.say({"rank": self._rank, "nonce": nonce})
         wire.protect(session_key(self._token, first_nonce, nonce, self._rank), own=OTHER, other=FIRST)

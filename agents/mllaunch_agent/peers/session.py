@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from typing import Any
 
 __all__ = ["FIRST", "OTHER", "Direction", "session_key"]
 
@@ -13,7 +12,7 @@ FIRST = "first"  # what the agent of node rank 0 says
 OTHER = "other"
 
 
-def session_key(token: bytes, first_nonce: Any, other_nonce: Any, rank: Any) -> bytes:
+def session_key(token: bytes, first_nonce: str, other_nonce: str, rank: int) -> bytes:
     """The key of one connection: who has not the token cannot know it, and no other connection has the same."""
     return _code(token, json.dumps([first_nonce, other_nonce, rank]).encode("ascii"))
 

@@ -58,7 +58,8 @@ class ProcessRuntime:
         self._supervisor = supervisor
         self._spec = supervisor.spec
         self._folder = supervisor.folder
-        self._family = Family(self._spec["run_id"], self._spec["attempt"], None)
+        trace = tracing.folder_of(self._folder)
+        self._family = Family(self._spec["run_id"], self._spec["attempt"], trace, None)
         self._pidfds: Dict[int, int] = {}  # rank -> descriptor of its task
         self._gone_since: Dict[int, float] = {}
         self._restarts = 0
@@ -93,7 +94,8 @@ class ProcessRuntime:
         self._join_cgroup()
 
     def _join_cgroup(self) -> None:
-        self._family.cgroup = make_cgroup(self._spec["run_id"], self._spec["attempt"])
+        spec = self._spec
+        self._family.cgroup = make_cgroup(spec["run_id"], spec["attempt"], spec["node_rank"])
 
     def shim(self, place: protocol.TaskPlace) -> ShimMain:
         supervisor = self._supervisor

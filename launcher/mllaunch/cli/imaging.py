@@ -191,14 +191,14 @@ def planned(app: App, config: Config, snapshot: Snapshot, job: JobSpec) -> dict[
 class Progress:
     """What is said while something takes long: the last line on a terminal, steps alone elsewhere. A context manager.
 
-    subject: the word that each line begins with.
+    what: the word that each line begins with.
     """
 
-    def __init__(self, quiet: bool, subject: str = "image") -> None:
+    def __init__(self, quiet: bool, what: str = "image") -> None:
         from mllaunch.cli import terminal
 
-        self._subject = subject
         self._quiet = quiet
+        self._what = f"{what:<6}"
         self._width = terminal.width(sys.stderr)
         self._next_s = 0.0
 
@@ -217,11 +217,11 @@ class Progress:
             return
         if self._width is None:
             if line.lower().startswith(("step ", "pulling ", "code: ", "the engine ")):
-                sys.stderr.write(f"… {self._subject:<6} {escape(line)}\n")
+                sys.stderr.write(f"… {self._what} {escape(line)}\n")
             return
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + _EVERY_S
             # One column is left free: a full line would wrap, and could not be erased.
-            sys.stderr.write(f"\r\x1b[K{f'… {self._subject:<6} {escape(line)}'[: self._width - 1]}")
+            sys.stderr.write(f"\r\x1b[K{f'… {self._what} {escape(line)}'[: self._width - 1]}")
             sys.stderr.flush()

@@ -75,7 +75,7 @@ def show(app: App, query: RunQuery, *, as_json: bool) -> None:
 
 def _why(row: Any) -> str | None:
     reason = row.status.reason
-    if reason is None or row.status.state.value == "cancelled":
+    if reason is None or row.status.state.value == "cancelled" or row.status.is_lost:
         return None
     return str(reason.message)
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "ps": "List runs.",
     "show": "Show one run.",
     "logs": "Show what a run printed.",
+    "ssh": "Open a shell where a run's task runs.",
     "provenance": "Show how a result came to be.",
     "checkout": "Get the exact code of a run.",
     "files": "List what a run wrote.",

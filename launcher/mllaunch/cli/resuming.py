@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from mllaunch.cli.submission import Launchable, Submitted, launch, make_run
 from mllaunch.domain.job import SSH
+from mllaunch.domain.placement import Wish, wish
 from mllaunch.errors import MllaunchError, NotFound, UsageError
 from mllaunch.usecases import resume as rules
 
 if TYPE_CHECKING:
+    from mllaunch.config import Config
+    from mllaunch.domain.job import Resources
     from mllaunch.domain.run import Parent, Run, RunStatus
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.usecases.runtime import Choice
@@ -31,19 +34,16 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     parent, status = settled(app, reference)
     kind = rules.kind_of(asked["from_weights"])
     rules.check_may_resume(parent, status, kind)
+    wishes = _wishes(asked)
     _check_data(parent)
     is_same = (asked["code"] or ("current" if asked["from_weights"] else "same")) == "same"
     document = _document(app, parent, status)
     candidates = rules.candidates(document["outputs"])
     rules.check_has(parent, candidates, asked["step"])
     snapshot, root = _same_code(app, parent) if is_same else _current_code(app, parent, asked)
-    backend = parent.spec.backend
-    config = app.config(
-        root, {"runtime": parent.spec.runtime, "project": parent.spec.project, "backend": backend}
-    )
-    wishes = _wishes(parent, asked)
-    before = app.nodes_of(parent, status.attempt) if backend == SSH else ()
-    app.choose(backend, config, asked["node"], before).check(wishes["resources"], config.runtime)
+    spec = parent.spec
+    config = app.config(root, {"runtime": spec.runtime, "project": spec.project, "backend": spec.backend})
+    resources = _place(app, parent, status, config, asked)
     found, passed = rules.choose(
         parent, candidates, asked["step"], lambda candidate: _verified(app, parent, candidate)
     )
@@ -53,7 +53,7 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     args, own = rules.arguments(parent, template, checkpoint["path"], asked["extra"])
     environment = rules.environment_of(parent, _variables(asked["env"]), app.environ)
     choice = _runtime(app, parent)
-    job = rules.job_of(parent, args, environment, runtime_why=choice.why, **wishes)
+    job = rules.job_of(parent, args, environment, runtime_why=choice.why, resources=resources, **wishes)
     # As they are recorded and shown: with secrets masked.
     extra = mask_argv(asked["extra"], secret_values(job, app.environ))
     params = rules.params_of(parent, own, extra)
@@ -72,6 +72,24 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     if not asked["as_json"]:
         _say(edge, passed, document)
     return launch(app, what, run, asked)
+
+
+def _place(app: App, parent: Run, status: RunStatus, config: Config, asked: dict[str, Any]) -> Resources:
+    """Choose where it goes, first of all to the nodes of the parent; and what it asks for there."""
+    resources = parent.spec.resources
+    if asked["gpus"] is not None:
+        resources = resources._replace(gpus=asked["gpus"])
+    if parent.spec.backend != SSH:
+        if asked["node"]:
+            raise UsageError("node", f"--node {asked['node'][0]}: {parent.name} ran on this machine")
+        wanted = Wish()
+    else:
+        before = tuple(app.nodes_of(parent, status.attempt))
+        wanted = wish(asked["node"], config.nodes)._replace(preferred=before)
+        if wanted.exactly:
+            resources = resources._replace(nodes=len(wanted.names))
+    app.choose(parent.spec.backend, config, wanted).check(resources, config.runtime)
+    return resources
 
 
 def _check_data(parent: Run) -> None:
@@ -223,7 +241,7 @@ def _variables(given: tuple[str, ...]) -> list[tuple[str, str | None]]:
     return [(name, value if equals else None) for name, equals, value in pairs]
 
 
-def _wishes(parent: Run, asked: dict[str, Any]) -> dict[str, Any]:
+def _wishes(asked: dict[str, Any]) -> dict[str, Any]:
     """What of the job is to be other than the parent's."""
     from mllaunch.config.units import parse_duration
     from mllaunch.domain.annotations import check_note, check_tags
@@ -231,14 +249,6 @@ def _wishes(parent: Run, asked: dict[str, Any]) -> dict[str, Any]:
     check_tags(asked["tags"])
     check_note(asked["note"] or "")
     wishes: dict[str, Any] = {"note": asked["note"], "tags": tuple(asked["tags"]), "in_place": False}
-    resources = parent.spec.resources
-    if asked["gpus"] is not None:
-        resources = resources._replace(gpus=asked["gpus"])
-    if asked["node"]:
-        if parent.spec.backend != SSH:
-            raise UsageError("node", f"--node {asked['node'][0]}: {parent.name} ran on this machine")
-        resources = resources._replace(nodes=len(asked["node"]))
-    wishes["resources"] = resources
     if asked["timeout"]:
         try:
             wishes["timeout_s"] = parse_duration(asked["timeout"])

@@ -19,7 +19,7 @@ def settled(app: App, reference: str) -> tuple[Run, RunStatus]:
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         status = app.collector.collect(run, status)
-        is_over = status.state.is_final and status.seal is None and not status.unreachable
-        if not is_over or time.monotonic() > deadline:
+        is_sealing = status.state.is_final and status.seal is None and not status.unreachable
+        if not is_sealing or time.monotonic() > deadline:
             return run, status
         time.sleep(_POLL_S)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mllaunch.domain.job import LOCAL, SSH
+from mllaunch.domain.placement import Wish, wish
 from mllaunch.errors import MllaunchError, UsageError
 
 if TYPE_CHECKING:
@@ -181,6 +182,10 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         say.process(what.choice.why, job.backend)
         with _faults_of(app.home):
             tree = _kept_tree(app, snapshot, job.in_place)
+        if job.backend == SSH:
+            from mllaunch.cli import environments
+
+            run = run._replace(lock=environments.ensure(app, what, quiet=asked["as_json"]))
     if what.bring is not None:
         what.bring()
     # Locked before others can see the run, and take it for an abandoned one.
@@ -246,8 +251,9 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
     found = pending.inspection.finish()
     config = app.config(found.root, _flags(asked))
     _check_backend(asked, config)
-    resources = _resources(asked, config)
-    app.choose(config.backend, config, tuple(asked["node"])).check(resources, config.runtime)
+    wanted = wish(asked["node"], config.nodes)
+    resources = _resources(asked, config, wanted)
+    app.choose(config.backend, config, wanted).check(resources, config.runtime)
     choice = choose(
         config.runtime,
         in_place=asked["in_place"],
@@ -288,17 +294,17 @@ def _flags(asked: dict[str, Any]) -> dict[str, object]:
     return flags
 
 
-def _resources(asked: dict[str, Any], config: Config) -> Resources:
+def _resources(asked: dict[str, Any], config: Config, wanted: Wish) -> Resources:
     from mllaunch.domain.job import Resources
 
-    wanted = config.resources
+    given = config.resources
     return Resources(
-        wanted.gpus,
-        wanted.cpus,
-        wanted.memory_bytes,
+        given.gpus,
+        given.cpus,
+        given.memory_bytes,
         # Who names three nodes wants three.
-        len(asked["node"]) if asked["node"] and asked["nodes"] is None else wanted.nodes,
-        wanted.procs_per_node,
+        len(wanted.names) if wanted.exactly and asked["nodes"] is None else given.nodes,
+        given.procs_per_node,
     )
 
 
@@ -349,6 +355,12 @@ def _request(
         grace_s=GRACE_S if grace_s is None else grace_s,
         c_layer=config.c_layer == "on",
     )
+
+
+def _wish(asked: dict[str, Any], config: Config) -> Wish:
+    from mllaunch.domain.placement import wish
+
+    return wish(asked["node"], config.nodes)
 
 
 def _check_backend(asked: dict[str, Any], config: Config) -> None:

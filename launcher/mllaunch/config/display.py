@@ -93,7 +93,7 @@ def quoted(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {quoted(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{quoted(key)}: {quoted(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(quoted(item) for item in value) + "]"
     if isinstance(value, str) and not _is_plain(value):

@@ -186,11 +186,17 @@ def _procs(value: object) -> int:
 
 
 def _read_address(node: Node, faults: Faults) -> NodeAddress | None:
-    fields = {"name": NODE_NAME, "host": TEXT, "user": TEXT, "port": PORT, "python": TEXT}
+    fields = {
+        "name": NODE_NAME,
+        "host": TEXT,
+        "user": TEXT,
+        "port": PORT,
+        "python": TEXT,
+        "groups": NODE_NAMES,
+        "labels": LABELS,
+    }
     if not isinstance(node.value, dict):
-        faults.append(
-            f"{node.where}: expected a mapping with name, host, user, port and python, not {shown(node.value)}"
-        )
+        faults.append(f"{node.where}: expected a mapping with {', '.join(fields)}, not {shown(node.value)}")
         return None
     values = {}
     for key, child in node.value.items():
@@ -203,6 +209,35 @@ def _read_address(node: Node, faults: Faults) -> NodeAddress | None:
         faults.append(f"{node.where}: a node needs a name")
         return None
     return NodeAddress(**values)
+
+
+def _read_addresses(node: Node, faults: Faults) -> tuple[NodeAddress, ...]:
+    before = len(faults)
+    addresses: tuple[NodeAddress, ...] = _ADDRESSES.read(node, faults)
+    if len(faults) == before and isinstance(node.value, list):
+        names = {address.name for address in addresses}
+        written = [child.value["groups"] for child in node.value if "groups" in child.value]
+        for group in (child for groups in written for child in groups.value or ()):
+            if group.value in names:
+                faults.append(
+                    f"{group.where}: {shown(group.value)} is the name of a node, so no group can have it"
+                )
+    return addresses
+
+
+def _write_address(address: NodeAddress) -> dict[str, Any]:
+    fields = {**address._asdict(), "groups": list(address.groups), "labels": dict(address.labels)}
+    return {key: value for key, value in fields.items() if value not in (None, [], {})}
+
+
+def _read_labels(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
+    if not isinstance(node.value, dict):
+        faults.append(f"{node.where}: expected a {LABELS.expects}, not {shown(node.value)}")
+        return ()
+    return tuple(
+        (NODE_NAME.read(Node(name, child.key_where or child.where), faults), TEXT.read(child, faults))
+        for name, child in node.value.items()
+    )
 
 
 def _read_checkpoint_args(node: Node, faults: Faults) -> tuple[str, ...]:
@@ -239,7 +274,10 @@ PROCS = _scalar('"auto" or whole number from 1 to 1024', _procs)._replace(
 PORT = count(1, 65535)
 ARGUMENTS = _list(_scalar("text", _argument))
 CHECKPOINT_ARGS = Kind("list of arguments, one with {checkpoint}", _read_checkpoint_args, many=True)
-ADDRESS = Kind("mapping of name, host, user, port, python", _read_address)
-ADDRESSES = _list(ADDRESS, unique=lambda node: node.name)._replace(
-    write=lambda nodes: [{k: v for k, v in node._asdict().items() if v is not None} for node in nodes]
+NODE_NAMES = _list(NODE_NAME, unique=lambda name: name)
+LABELS = Kind("mapping of names to texts", _read_labels)
+ADDRESS = Kind("mapping of name, host, user, port, python, groups, labels", _read_address)
+_ADDRESSES = _list(ADDRESS, unique=lambda node: node.name)
+ADDRESSES = _ADDRESSES._replace(
+    read=_read_addresses, write=lambda nodes: [_write_address(node) for node in nodes]
 )

@@ -87,7 +87,7 @@ SETTINGS = (
         "python",
         kinds.TEXT,
         None,
-        "Interpreter of the process runtime; the one on PATH when not set.",
+        "Interpreter of the process runtime; when not set the one on PATH, on nodes an environment made from the lock.",
         "--python",
     ),
     Setting(

@@ -22,7 +22,8 @@ class Image(NamedTuple):
 class NodeAddress(NamedTuple):
     """One machine for the ssh backend. host, user, port: None leaves it to the user's ssh configuration.
 
-    python: the interpreter there, for the agent and the tasks; None is the one on its PATH.
+    python: the interpreter there, for the agent and the tasks; None is the one on its PATH. groups, labels: by which
+    it can be chosen; labels are (name, value) pairs.
     """
 
     name: str
@@ -30,6 +31,8 @@ class NodeAddress(NamedTuple):
     user: str | None = None
     port: int | None = None
     python: str | None = None
+    groups: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class Ssh(NamedTuple):

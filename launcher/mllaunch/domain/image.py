@@ -1,4 +1,4 @@
-"""The container image of a run."""
+"""The container image of a run, and what decides which packages its environment has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Lock(NamedTuple):
-    """What decided the versions of the packages in an image.
+    """What decided the versions of the packages in an image, or in an environment on nodes.
 
     path: of the file in the repository. digest: ``sha256:...``. resolved: whether that file left versions open; the
     digest is then that of the resolution, which is kept in the home's folder ``locks``.

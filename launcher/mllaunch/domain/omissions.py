@@ -54,10 +54,11 @@ def _entry(what: str, why: str, attempt: int | None = None, node: str | None = N
 def _always(run: Run) -> Iterator[tuple[str, str]]:
     if run.image is None:
         yield "environment.image: a container image", f"the {run.spec.runtime} runtime uses none"
-        yield (
-            "environment.lock: a lock file of the environment",
-            f"the {run.spec.runtime} runtime installs nothing",
-        )
+        if run.lock is None:
+            yield (
+                "environment.lock: a lock file of the environment",
+                f"the {run.spec.runtime} runtime installs nothing",
+            )
     else:
         yield (
             "outputs: files that were written outside of the code and the output folder",

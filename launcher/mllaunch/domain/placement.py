@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mllaunch.domain.job import Resources
-from mllaunch.errors import Unreachable, UsageError
+from mllaunch.errors import NotFound, Unreachable, UsageError
 
 
 class Offer(NamedTuple):
@@ -24,6 +24,55 @@ class Offer(NamedTuple):
     load: float = 0.0
     problem: str | None = None
     lack: str | None = None
+
+
+class Known(Protocol):
+    """A node of the configuration. labels: (name, value) pairs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]: ...
+
+
+class Wish(NamedTuple):
+    """The nodes that may serve; none are all. exactly: all of them are meant, in the order of ranks. preferred: nodes
+    to take first, in this order, as far as they can begin at once."""
+
+    names: tuple[str, ...] = ()
+    exactly: bool = False
+    preferred: tuple[str, ...] = ()
+
+
+def meant(word: str, nodes: Sequence[Known]) -> list[str]:
+    """The nodes that a word means: a node's name, a group's, or LABEL=VALUE. NotFound if there is none."""
+    label, _, value = word.partition("=")
+    found = [n.name for n in nodes if word in (n.name, *n.groups) or (label, value) in n.labels]
+    if not found:
+        have = ", ".join(n.name for n in nodes) or "none"
+        groups = ", ".join(sorted({group for n in nodes for group in n.groups}))
+        there = f"the configuration has {have}" + (f", and the groups {groups}" if groups else "")
+        raise NotFound("node", f"there is no node {word}; {there}", hint="mllaunch nodes")
+    return found
+
+
+def wish(words: Sequence[str], nodes: Sequence[Known]) -> Wish:
+    """What the user's ``--node`` options mean together: just these nodes, or any of these groups and labels.
+
+    Raises NotFound, and UsageError where both are named: which nodes were meant would be a guess.
+    """
+    found = [meant(word, nodes) for word in words]
+    names = {n.name for n in nodes}
+    single = [word for word in words if word in names]
+    if len(single) == len(words):
+        return Wish(tuple(words), exactly=bool(words))
+    if single:
+        other = next(word for word in words if word not in names)
+        raise UsageError("node", f"--node {single[0]} is a node, but --node {other} means any of several")
+    among = {name for some in found for name in some}
+    return Wish(tuple(n.name for n in nodes if n.name in among))
 
 
 def choose(

@@ -130,6 +130,7 @@ def _environment(run: Run, newest: int, views: Views) -> Document:
     nodes = [view for (number, _), view in views.items() if number == newest]
     told = next((view for view in nodes if view["host"]), None)
     python = next((view["python"] for view in nodes if view["python"]), None)
+    lock = run.image.lock if run.image else run.lock
     engine = next((view["engine"] for view in nodes if view.get("engine")), None)
     return {
         "runtime": run.spec.runtime,
@@ -151,7 +152,7 @@ def _environment(run: Run, newest: int, views: Views) -> Document:
             "executable": python.get("executable"),
             "packages": python.get("packages"),
         },
-        "lock": run.image and run.image.lock and run.image.lock._asdict(),
+        "lock": lock and lock._asdict(),
         "variables": told["variables"] if told else {},
         "redacted": told["redacted"] if told else [],
     }

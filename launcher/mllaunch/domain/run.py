@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mllaunch.domain.image import Image
+from mllaunch.domain.image import Image, Lock
 from mllaunch.domain.job import JobSpec
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import Reason, State
@@ -39,7 +39,8 @@ class Run(NamedTuple):
     id: UUIDv7, so ids sort by time. name: readable, unique in its run log. submitted_at: RFC 3339, UTC.
     params: what could be read from the arguments (``--lr 3e-4`` -> ("lr", "3e-4")), for filtering and comparing.
     redacted: names of environment variables whose values were masked. image: None where tasks are processes.
-    parent: where it was started from another run's checkpoint.
+    parent: where it was started from another run's checkpoint. lock: what decided the packages of its environment,
+    where that was made on nodes; an image has its own.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Run(NamedTuple):
     redacted: tuple[str, ...] = ()
     image: Image | None = None
     parent: Parent | None = None
+    lock: Lock | None = None
 
 
 class RunStatus(NamedTuple):

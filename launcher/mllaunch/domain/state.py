@@ -3,7 +3,8 @@
     packaging -> queued -> starting -> running -> stopping -> succeeded | failed | cancelled
 
 A run moves only along the table. A node that does not answer is not a state: the job goes on, and the run is
-shown as unreachable beside its state.
+shown as unreachable beside its state. After the node's lease it is shown as failed, which is a judgement without an
+event: once the node answers, the run is where its events have brought it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,14 @@ def encode_run(run: Run) -> str:
     spec = {**run.spec._asdict(), "resources": run.spec.resources._asdict()}
     image = run.image and {**run.image._asdict(), "lock": run.image.lock and run.image.lock._asdict()}
     parent = run.parent and run.parent._asdict()
-    values = {"spec": spec, "snapshot": run.snapshot._asdict(), "image": image, "parent": parent}
+    lock = run.lock and run.lock._asdict()
+    values = {
+        "spec": spec,
+        "snapshot": run.snapshot._asdict(),
+        "image": image,
+        "parent": parent,
+        "lock": lock,
+    }
     return encode({**run._asdict(), **values})
 
 
@@ -58,6 +65,8 @@ def decode_run(text: str) -> Run:
             document["image"] = _make(Image, image)
         if document.get("parent") is not None:
             document["parent"] = _make(Parent, document["parent"])
+        if document.get("lock") is not None:
+            document["lock"] = _make(Lock, document["lock"])
         return _make(Run, document)
     except (TypeError, KeyError) as error:
         raise _damaged(f"{error}: {text[:60]!r}") from error

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mllaunch.domain.job import Resources
 from mllaunch.errors import InternalError, NotFound, UsageError
-from mllaunch.ports import AttemptRef, NodeFiles
+from mllaunch.ports import AttemptRef, NodeFiles, Way
 from mllaunch.schedulers.agent_process import AgentProcess
 
 if TYPE_CHECKING:
@@ -137,6 +137,15 @@ class LocalScheduler:
         """By node, where what the tasks wrote can be looked at; empty once nothing is left of the attempt."""
         folder = self.folder(attempt)
         return {self._node_of(folder): _attempt(folder)} if os.path.isdir(folder) else {}
+
+    def way_to(
+        self, attempt: AttemptRef, node: str, rank: int, words: Sequence[str], *, terminal: bool
+    ) -> Way:
+        """How to run a command where a task runs, or a shell without words. terminal: this machine's is used anyway."""
+        from mllaunch_agent import entering
+
+        found = entering.look(self.folder(attempt), rank)
+        return Way(found["state"], [*found["argv"], *words])
 
     def _node_of(self, folder: str) -> str:
         """The name this machine had when the attempt was started: under it everything of the attempt is stored."""

@@ -14,7 +14,7 @@ from mllaunch.domain.run import FOLDER_LOST, Run, RunStatus
 from mllaunch.domain.state import Reason, State
 from mllaunch.domain.status import run_status, wants_retry
 from mllaunch.domain.times import seconds_between
-from mllaunch.errors import MllaunchError, Unreachable
+from mllaunch.errors import InternalError, MllaunchError, Unreachable
 from mllaunch.ports import (
     AttemptRef,
     BlobStore,
@@ -26,21 +26,37 @@ from mllaunch.ports import (
     Scheduler,
     StreamRef,
 )
-from mllaunch_agent import protocol
+from mllaunch_agent import PROTOCOL_VERSION, protocol
 
 _CHUNK_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
+_SLEPT_S = 300.0  # much longer than any pause between two looks of a process that waits for a run
 _TO_COME_S = 120.0  # by when every node of an attempt has begun; the agents themselves wait half as long
 
 
+class NewerProtocol(InternalError):
+    """A node's record is of a newer mllaunch. Its bytes are stored as they came; nothing was read into them."""
+
+    def __init__(self, run: Run, node: str, theirs: int) -> None:
+        super().__init__(
+            "newer_protocol",
+            f"the record of {run.name} on {node} has protocol {theirs}, and this mllaunch knows protocols up to "
+            f"{PROTOCOL_VERSION}; it is kept as it is",
+            hint="upgrade mllaunch (pip install --upgrade mllaunch)",
+        )
+
+
 class Collector(NamedTuple):
-    """The parts that collecting needs. scheduler: the one that started a run."""
+    """The parts that collecting needs. scheduler: the one that started a run. asked: when this process has last asked
+    a node, by (run, node).
+    """
 
     log: RunLog
     blobs: BlobStore
     code: CodeStore
     scheduler: Callable[[Run], Scheduler]
     clock: Clock
+    asked: dict[tuple[str, str], str]
 
     def collect(
         self, run: Run, status: RunStatus, *, events_only: bool = False, node: str | None = None
@@ -106,6 +122,7 @@ class Collector(NamedTuple):
         sealed = {key for key, view in known.items() if view["seal"]}
         nodes: Mapping[str, NodeFiles | None] = {}
         answers: dict[str, bool] = {}
+        newer: NewerProtocol | None = None
         for number in range(1, newest.number + 1):
             attempt = newest._replace(number=number)
             nodes = self.scheduler(run).files(attempt, only)
@@ -120,16 +137,25 @@ class Collector(NamedTuple):
                         self._collect_node(run, attempt, node, files, events_only)
                 except Unreachable:
                     answers[node] = False
+                except NewerProtocol as error:
+                    newer = error
         self._note_unreachable(run, answers)
+        if newer is not None:
+            raise newer
         return nodes
 
     def _note_unreachable(self, run: Run, answers: dict[str, bool]) -> None:
-        """Since when nodes do not answer: the first time that this was seen."""
+        """Since when nodes do not answer: the first time that this was seen, or seen again after this machine slept."""
         _, status = self.log.get(run.id)
         silent = dict(status.unreachable)
+        now = self.clock.now()
         for node, does in answers.items():
-            if does == (node in silent):
-                self.log.set_unreachable(run.id, node, None if does else self.clock.now())
+            has_slept = seconds_between(self.asked.get((run.id, node), now), now) > _SLEPT_S
+            self.asked[run.id, node] = now
+            if node in silent and (does or has_slept):
+                self.log.set_unreachable(run.id, node, None)
+            if not does and (node not in silent or has_slept):
+                self.log.set_unreachable(run.id, node, now)
 
     def _note_gone(self, run: Run, attempt: AttemptRef, node: str) -> None:
         """A node says that it has nothing of an attempt: nothing more will come, if it is not just about to begin."""
@@ -197,6 +223,9 @@ class Collector(NamedTuple):
         ref = StreamRef(attempt.run_id, attempt.number, node, protocol.EVENTS)
         data = self.blobs.read(ref, covered, max(0, self.blobs.length(ref) - covered))
         events, sound = protocol.parse_events(data)
+        theirs = _protocol(events, seal)
+        if theirs > PROTOCOL_VERSION:
+            raise NewerProtocol(run, node, theirs)
         for event in events:
             view = views.fold(view, event)
         if sound < len(data) and seal:
@@ -305,10 +334,11 @@ class Collector(NamedTuple):
         only_here: not those on other machines, which may keep whoever asks waiting. They are counted all the same.
         """
         runs = self.unsettled()
+        left = 0
         for run in runs:
-            if run.spec.backend == LOCAL or not only_here:
-                self.attempt_to_collect(run, events_only=events_only)
-        return len(runs)
+            is_asked = run.spec.backend == LOCAL or not only_here
+            left += not is_asked or self.attempt_to_collect(run, events_only=events_only)
+        return left
 
     def unsettled(self) -> list[Run]:
         """Every run from which more may come."""
@@ -320,13 +350,24 @@ class Collector(NamedTuple):
                 continue  # it was forgotten in this moment, or is damaged
         return found
 
-    def attempt_to_collect(self, run: Run, *, events_only: bool, node: str | None = None) -> None:
-        """As ``collect``; what cannot be done is said when this run itself is asked for."""
+    def attempt_to_collect(self, run: Run, *, events_only: bool, node: str | None = None) -> bool:
+        """As ``collect``; what cannot be done is said when this run itself is asked for. Whether to try again."""
         try:
             _, status = self.log.get(run.id)
             self.collect(run, status, events_only=events_only, node=node)
+        except NewerProtocol:
+            return False  # no more can be done about it here
         except MllaunchError:
             pass
+        return True
+
+
+def _protocol(events: list[protocol.Event], seal: protocol.Seal | None) -> int:
+    """The newest protocol that a record says it has."""
+    said = [event.get("protocol") for event in events if event["kind"] == protocol.ATTEMPT_STARTED]
+    if seal:
+        said.append(seal["protocol"])
+    return max((number for number in said if isinstance(number, int)), default=0)
 
 
 def _as_sealed(view: views.View, node: str, seal: protocol.Seal) -> views.View:

@@ -17,6 +17,10 @@ def hints(
     blobs: BlobStore, log: RunLog, run: Run, status: RunStatus, exists: Callable[[str], bool] = os.path.exists
 ) -> list[str]:
     """What the user may do about a failed run; empty if nothing is known to help."""
+    if status.is_lost and status.reason is not None:
+        return [
+            f"it goes on if {status.reason.node} does, and is known again once that answers: mllaunch show {run.name}"
+        ]
     if status.state is not State.FAILED or status.reason is None or status.reason.rank is None:
         return []
     if status.reason.code != "exit" or status.reason.node is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mllaunch.domain.placement import Known
 from mllaunch.errors import MllaunchError
 
 
@@ -18,10 +21,16 @@ class Asked(NamedTuple):
 
 
 def entry(
-    name: str, host: str | None, answer: Asked | MllaunchError, last_seen: str | None
+    node: Known, host: str | None, answer: Asked | MllaunchError, last_seen: str | None
 ) -> dict[str, Any]:
     """One node of `nodes --json`. last_seen: when it answered last, RFC 3339; None: never."""
-    known: dict[str, Any] = {"name": name, "host": host or name, "last_seen": last_seen}
+    known: dict[str, Any] = {
+        "name": node.name,
+        "host": host or node.name,
+        "groups": list(node.groups),
+        "labels": dict(node.labels),
+        "last_seen": last_seen,
+    }
     if isinstance(answer, MllaunchError):
         problem = {"code": answer.code, "message": answer.message, "hint": answer.hint}
         return {**known, "state": "unreachable", "problem": problem}
@@ -50,6 +59,32 @@ def entry(
 
 def _engine(found: dict[str, Any]) -> dict[str, Any]:
     return {"version": found["version"] and found["version"].get("Version"), "problem": found["problem"]}
+
+
+class Cause(NamedTuple):
+    """What keeps nodes from being used. message, hint: in the words that concern the first of them."""
+
+    names: list[str]
+    message: str
+    hint: str | None
+
+
+def causes(entries: Sequence[dict[str, Any]]) -> list[Cause]:
+    """Each cause once, in the order of the nodes: those whose messages differ in their own names alone share one."""
+    found: dict[str, Cause] = {}
+    for entry in entries:
+        if entry["problem"] is not None:
+            message = entry["problem"]["message"]
+            new = Cause([], message, entry["problem"]["hint"])
+            found.setdefault(_without_names(entry, message), new).names.append(entry["name"])
+    return list(found.values())
+
+
+def _without_names(entry: dict[str, Any], message: str) -> str:
+    either = "|".join(
+        re.escape(word) for word in sorted((entry["name"], entry["host"]), key=len, reverse=True)
+    )
+    return re.sub(rf"(?<![\w.-])(?:{either})(?![\w-]|\.\w)", "", message)
 
 
 def _gpu(gpu: dict[str, Any], offer: dict[str, Any]) -> dict[str, Any]:

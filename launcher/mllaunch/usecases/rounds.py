@@ -53,6 +53,7 @@ class Rounds:
         self._start = start
         self._busy: dict[str, Busy] = {}
         self._on_nodes: dict[str, list[str]] = {}  # by run, of those from which more may come
+        self._in_vain: set[str] = set()  # runs whose records only a newer mllaunch can read
         self._turn = threading.Lock()
         self._to_free = {(run, node) for run, nodes in disks.to_free().items() for node in nodes}
 
@@ -60,11 +61,11 @@ class Rounds:
         """Collect what this machine has, and have every node asked that has answered since the last time it was; how
         much there is still to be done.
         """
-        runs = self._collector.unsettled()
+        runs = [run for run in self._collector.unsettled() if run.id not in self._in_vain]
         on_nodes: dict[str, list[str]] = {}
         work: dict[str, list[Callable[[], None]]] = {}
         for run in runs:
-            collect = partial(self._collector.attempt_to_collect, run, events_only=events_only)
+            collect = partial(self._collect, run, events_only)
             nodes = [] if run.spec.backend == LOCAL else self._nodes_of(run)
             if nodes:
                 on_nodes[run.id] = nodes
@@ -80,9 +81,13 @@ class Rounds:
                 self._busy[node] = self._start(partial(_do_all, acts))
         return len(runs) + len(to_free)
 
+    def _collect(self, run: Run, events_only: bool, node: str | None = None) -> None:
+        if not self._collector.attempt_to_collect(run, events_only=events_only, node=node):
+            self._in_vain.add(run.id)
+
     def _note_settled(self, on_nodes: dict[str, list[str]]) -> list[tuple[str, str]]:
         """What is to be freed, (run, node), now that more may come from these runs only."""
-        settled = self._on_nodes.keys() - on_nodes.keys()
+        settled = self._on_nodes.keys() - on_nodes.keys() - self._in_vain
         with self._turn:
             self._to_free |= {(run_id, node) for run_id in settled for node in self._on_nodes[run_id]}
             self._to_free = {entry for entry in self._to_free if entry[0] not in on_nodes}

@@ -256,3 +256,17 @@ def test_plain_commands_do_not_import_what_containers_take(home: Home, repo: Rep
         text=True,
     )
     assert done.stdout.splitlines()[-1] == "", "a submission that finds its image is to stay quick"
+
+
+def test_ssh_leads_into_the_container_of_a_task(mllaunch: Mllaunch) -> None:
+    waiting = "echo begun; while [ ! -e enough ]; do sleep 0.1; done"
+    run = mllaunch("submit", "--", "sh", "-c", waiting).run_name
+    until(lambda: "begun" in mllaunch("logs", run).stdout, "the task to begin")
+    done = mllaunch("ssh", run, "--", "sh", "-c", "echo $PWD $RANK $MLLAUNCH_RUN_NAME; cat code.txt; exit 7")
+    assert (done.rc, done.stdout) == (7, f"/workspace 0 {run}\nas committed\n")
+    # A shell without a terminal reads what it is to do.
+    assert mllaunch("ssh", run, stdin=b"touch enough; exit 3").rc == 3
+    assert mllaunch.wait(run)["state"] == "succeeded"
+    sealed(mllaunch, run)
+    done = mllaunch("ssh", run, "--", "true")
+    assert f"rank 0 of {run} has ended" in done.stderr

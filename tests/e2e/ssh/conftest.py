@@ -35,10 +35,12 @@ class Nodes:
         names: str = "node1 node2 node3",
         python: str | None = "/usr/bin/python3",
         lease: str = "30m",
+        **keys: str,
     ) -> None:
-        """Write and commit the configuration. more: further keys, as YAML. python: None names none."""
+        """Write and commit the configuration. more: further keys, as YAML. python: None names none. keys: further keys
+        of a node, after a comma."""
         own = f", python: {python}" if python is not None else ""
-        nodes = ", ".join(f"{{name: {name}{own}}}" for name in names.split())
+        nodes = ", ".join(f"{{name: {name}{own}{keys.get(name, '')}}}" for name in names.split())
         ssh = f"{{config: {self.hosts.config}, lease: {lease}}}"
         self.repo.write(
             "mllaunch.yaml",

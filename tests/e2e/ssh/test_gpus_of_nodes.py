@@ -68,3 +68,21 @@ def test_two_launchers_that_want_the_same_nodes_the_other_way_round_both_get_the
         until(lambda who=who: all(row["seal"] for row in who("ps", "--json").document), "all runs to end")
         assert [row["state"] for row in who("ps", "--json").document] == ["succeeded"] * 3
     other.close()
+
+
+def test_one_machine_under_two_names_is_refused_for_gpus_and_serves_as_two_nodes_without(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    python = "python: /usr/bin/python3"
+    repo.write(
+        "mllaunch.yaml",
+        f"backend: ssh\nnodes: [{{name: node1, {python}}}, {{name: twin, host: node1, {python}}}]\n"
+        f"ssh: {{config: {nodes.hosts.config}}}\n",
+    )
+    script = repo.script("import os; print(os.environ['NODE_RANK'])")
+    named = ("--node", "node1", "--node", "twin")
+    refused = mllaunch("run", "--gpus", "1", *named, script)
+    assert refused.rc == 1
+    assert "node1 and twin are the same machine; name it once" in refused.stderr
+    done = mllaunch("run", *named, script)
+    assert (done.rc, sorted(line[-1] for line in done.stdout.splitlines())) == (0, ["0", "1"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,30 @@ def test_a_forgotten_run_leaves_nothing_on_its_nodes(nodes: Nodes, repo: Repo, m
     assert not [n for n in (1, 2, 3) if (home(nodes, n) / "runs" / run_id).exists()]
     assert not (mllaunch.home.path / "placements" / run_id).exists()
     assert mllaunch("ps", "-a", "--json").document == []
+
+
+def test_submissions_beside_a_prune_that_never_rests_all_run(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    script = repo.script("print('hello')")
+    mllaunch("run", "--node", "node1", script, check=True)
+    is_over = threading.Event()
+
+    def prune() -> int:
+        count = 0
+        while not is_over.is_set():
+            mllaunch(*ALL, check=True)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(1) as beside:
+        pruning = beside.submit(prune)
+        try:
+            for number in range(6):
+                repo.write("new.txt", f"{number}\n")
+                repo.commit()
+                done = mllaunch("run", "--node", "node1", script)
+                assert (done.rc, done.stdout) == (0, "hello\n"), done
+        finally:
+            is_over.set()
+        assert pruning.result() > 1

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real("hosts")
 MIB = 1 << 20
 DISK_BYTES = 24 * MIB
 
-# Prints numbered lines, EACH a second, and writes the same to the node's own disk: COUNT, or until there is /host/enough.
+# Prints COUNT numbered lines, or until /host/enough is there, EACH a second; writes the same to the node's own disk.
 TELLING = """
 import os, sys, time
 count, each = int(sys.argv[1]), float(sys.argv[2])

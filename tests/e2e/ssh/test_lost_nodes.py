@@ -25,6 +25,13 @@ while True:
     time.sleep(0.05)
 """
 
+ONCE_FOR_EVER = """
+import os, time
+print("attempt", os.environ["MLLAUNCH_ATTEMPT"], flush=True)
+if os.environ["MLLAUNCH_ATTEMPT"] == "1":
+    time.sleep(600)
+"""
+
 
 def _row(mllaunch: Mllaunch, run: str) -> dict[str, Any]:
     found: dict[str, Any] = next(
@@ -59,6 +66,40 @@ def test_a_run_is_lost_with_its_node_and_found_again_with_it(
     assert (done["attempt"], done["unreachable"]) == (1, [])
     until(lambda: _row(mllaunch, run)["seal"] == "sealed-complete", "the record to be whole", 60)
     assert mllaunch("logs", run, "--raw").stdout == _numbers(400)
+
+
+def test_a_lost_run_can_still_be_stopped(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    nodes.configure(lease="2s")
+    run = mllaunch("submit", "--node", "node3", repo.script(COUNTING), "6000").run_name
+    until(lambda: "5\n" in mllaunch("logs", run).stdout, "some output")
+    nodes[3].cut()
+    try:
+        until(lambda: _row(mllaunch, run)["state"] == "failed", "the lease to end", 60)
+        assert "node3 cannot be reached, and will be told" in mllaunch("stop", run, check=True).stderr
+    finally:
+        nodes[3].heal()
+    until(lambda: _row(mllaunch, run)["state"] == "cancelled", "the node to have heard of it", 90)
+
+
+def test_a_further_attempt_begins_only_when_every_node_has_said_that_the_old_one_is_over(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    nodes.configure(lease="15s")
+    script = repo.script(ONCE_FOR_EVER)
+    run = mllaunch("submit", "--nodes", "2", "--max-retries", "1", script).run_name
+    until(lambda: mllaunch("logs", run).stdout.count("attempt 1") == 2, "both to begin")
+    nodes[2].cut()
+    try:
+        row = until(lambda: (row := _row(mllaunch, run))["state"] == "failed" and row, "the lease to end", 90)
+        assert (row["attempt"], row["reason"]["code"], row["reason"]["retryable"]) == (1, "node_lost", False)
+        time.sleep(3)
+        assert _row(mllaunch, run)["attempt"] == 1
+    finally:
+        nodes[2].heal()
+    done = until(lambda: (row := _row(mllaunch, run))["state"] == "succeeded" and row, "the second", 120)
+    assert done["attempt"] == 2
+    attempts = mllaunch("show", run, "--json").document["attempts"]
+    assert [attempt["state"] for attempt in attempts] == ["failed", "succeeded"]
 
 
 @pytest.mark.parametrize("count", [1, 2])

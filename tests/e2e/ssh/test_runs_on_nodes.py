@@ -116,7 +116,7 @@ def test_nodes_shows_what_each_has_and_what_is_wrong_with_it(
 ) -> None:
     nodes.configure(names="node1 node2 nowhere")
     shown = mllaunch("nodes", check=True)
-    assert shown.stdout.startswith("NODE ")
+    assert shown.stdout.startswith("NODE ") and "GROUPS" not in shown.stdout
     assert "nowhere cannot be reached" in shown.stderr
     up, also, lost = mllaunch("nodes", "--json", check=True).document
     assert (up["state"], also["state"], lost["state"]) == ("up", "up", "unreachable")
@@ -170,3 +170,37 @@ def test_a_local_run_may_be_asked_for_where_nodes_are_the_default(
 ) -> None:
     done = mllaunch("run", "--backend", "local", repo.script("print('here')"))
     assert (done.rc, done.stdout) == (0, "here\n")
+
+
+def test_a_group_or_a_label_stands_for_its_nodes(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    nodes.configure(
+        node1=", groups: [lab]",
+        node2=", groups: [lab, spare], labels: {gpu: a100}",
+        node3=", groups: [spare]",
+    )
+    repo.script(WHERE)
+    assert "on node2 in" in mllaunch("run", "--node", "gpu=a100", "train.py").stdout
+    both = mllaunch("run", "--node", "spare", "--nodes", "2", "train.py")
+    assert both.rc == 0 and "on node2 in" in both.stdout and "on node3 in" in both.stdout
+    done = mllaunch("run", "--node", "lab", "--nodes", "3", "train.py")
+    assert done.rc == 2 and "error[placement]: 3 nodes with anything: 2 of 2 can serve" in done.stderr
+    shown = mllaunch("nodes", "lab", check=True).stdout
+    assert [line.split()[:3] for line in shown.splitlines()] == [
+        ["NODE", "STATE", "GROUPS"],
+        ["node1", "up", "lab"],
+        ["node2", "up", "lab,"],
+    ]
+    assert "lab, spare, gpu=a100" in shown
+    (only,) = mllaunch("nodes", "gpu=a100", "--json", check=True).document
+    assert (only["name"], only["groups"], only["labels"]) == ("node2", ["lab", "spare"], {"gpu": "a100"})
+    assert mllaunch("nodes", "nobody").rc == 3
+
+
+def test_what_many_nodes_have_in_common_is_said_once(nodes: Nodes, mllaunch: Mllaunch) -> None:
+    nodes.configure(names=" ".join(f"nowhere{n}" for n in range(20)))
+    shown = mllaunch("nodes", check=True)
+    assert len(shown.stdout.splitlines()) == 21
+    cause, hint = shown.stderr.splitlines()
+    assert cause.startswith("nowhere0 cannot be reached: ")
+    assert cause.endswith("; likewise nowhere1, nowhere2, nowhere3 and 16 more")
+    assert hint == "  hint: does this work? ssh nowhere0 true"

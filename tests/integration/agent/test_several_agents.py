@@ -216,13 +216,12 @@ def test_a_stop_that_was_heard_before_a_death_reaches_the_other_nodes_all_the_sa
     made.begin()
     until(made.has_begun, "both to begin")
     made.kill(0)
-    (last,) = made.events(1, "task_started")
-    event = {**last, "seq": 99, "kind": "stop_requested", "by": "ann", "now": False}
-    seqs = [json.loads(line)["seq"] for line in Path(made.path(1, "streams/events")).read_text().splitlines()]
     made.kill(1)
-    event["seq"] = max(seqs) + 1
-    with Path(made.path(1, "streams/events")).open("a") as file:
-        file.write(json.dumps(event) + "\n")
+    events = Path(made.path(1, "streams/events"))
+    past = protocol.whole_lines(events.read_bytes())
+    last = json.loads(past.splitlines()[-1])
+    asked = {**last, "seq": last["seq"] + 1, "kind": "stop_requested", "by": "ann", "now": False}
+    events.write_bytes(past + json.dumps(asked).encode() + b"\n")
     made.adopt(0)
     made.adopt(1)
     assert made.ends() == [("cancelled", "stopped")] * 2
@@ -259,6 +258,29 @@ def test_what_fails_because_another_node_was_stopped_is_stopped_and_has_not_fail
     )
     made.stop(rank)
     assert made.ends() == [("cancelled", "stopped")] * 2
+
+
+LEAVING_IN_TURN = """
+import os, time
+while not os.path.exists("leave-" + os.environ["RANK"]):
+    time.sleep(0.01)
+"""
+
+
+def test_two_nodes_that_are_one_machine_leave_each_others_tasks_alone(
+    attempt: Callable[..., Attempt],
+) -> None:
+    made = attempt(LEAVING_IN_TURN, gpus=0)
+    made.begin()
+    until(made.has_begun, "both to begin")
+    made.kill(0)
+    made.adopt(0)  # which looks for its processes by what they have in their environment
+    (made.root / "leave-0").touch()
+    until(lambda: Path(made.path(0, "ended")).exists(), "the first node to have nothing left")
+    assert not made.events(0, "leftovers")
+    assert not made.events(1, "task_exited")
+    (made.root / "leave-1").touch()
+    assert made.ends() == [("succeeded", None)] * 2
 
 
 def test_a_run_that_took_too_long_says_so_on_every_node(attempt: Callable[..., Attempt]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from mllaunch_agent import checkpoint
 from mllaunch_agent.checkpointkeeping import CheckpointKeeping
+from mllaunch_agent.codekeeping import Damaged
 
 BYTES = b"weights" * 100
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -46,11 +47,20 @@ def test_who_comes_last_finds_what_the_first_has_kept(keeping: CheckpointKeeping
     kept = keeping.keep_whole(SHA256, "m.pt")
     keeping.keep_part(SHA256, "", 300, BYTES[300:])  # what is on its way is not there any more
     assert keeping.keep_whole(SHA256, "m.pt") == kept
+    assert keeping.held(SHA256, [""]) == [0]  # and nothing of the second lies about
+
+
+def test_a_kept_one_that_was_written_into_is_none_any_more(keeping: CheckpointKeeping) -> None:
+    keeping.keep_part(SHA256, "", 0, BYTES)
+    place = Path(keeping.keep_whole(SHA256, "m.pt")["place"])
+    place.write_bytes(b"another")
+    assert keeping.find(SHA256, "m.pt") is None
+    assert not place.exists()
 
 
 def test_what_was_damaged_on_its_way_is_not_kept_and_can_be_sent_anew(keeping: CheckpointKeeping) -> None:
     keeping.keep_part(SHA256, "", 0, b"x" + BYTES[1:])
-    with pytest.raises(OSError, match="damaged on its way"):
+    with pytest.raises(Damaged):
         keeping.keep_whole(SHA256, "m.pt")
     assert keeping.find(SHA256, "m.pt") is None and keeping.held(SHA256, [""]) == [0]
     keeping.keep_part(SHA256, "", 0, BYTES)

@@ -152,3 +152,13 @@ def test_without_it_the_kernels_count_tells_what_a_kill_was_for(
     counts = iter([4, 5])
     monkeypatch.setattr(outcome, "oom_kills", lambda: next(counts))
     assert OomCounter().check(0, record) is oom
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted_s", "given_s"),
+    [("stopped", 60.0, 60.0), ("timeout", 60.0, 60.0), ("elsewhere", 60.0, 10.0), ("lost", 5.0, 5.0)],
+)
+def test_who_waits_for_a_node_that_has_failed_is_not_waited_for_long(
+    kind: str, wanted_s: float, given_s: float
+) -> None:
+    assert outcome.grace_s(Cause(kind, ""), wanted_s) == given_s

@@ -37,7 +37,7 @@ def test_what_is_shown_is_a_configuration_file_that_says_the_same(
         resources__procs_per_node=procs or "auto",
         keep=f"{seconds}s",
         image__system=[project, "true", "012"],
-        nodes="[{name: a, port: 3}]",
+        nodes="[{name: a, port: 3, groups: [lab, '12'], labels: {'12': x, rack: '3'}}, {name: b}]",
     )
     (tmp_path / "mllaunch.yaml").write_text(as_yaml(config, show_origin=True), encoding="utf-8")
     assert loaded(tmp_path)._replace(origins={}) == config._replace(origins={})

@@ -78,8 +78,8 @@ ray: {address: null}
     )
     config = place.load()
     assert config.env == (("HF_HOME", None), ("NCCL_DEBUG", "INFO"))
-    assert config.nodes[0] == ("gpu01", "10.0.0.1", "me", 22, None)
-    assert config.nodes[1] == ("gpu02", None, None, None, None)
+    assert config.nodes[0] == ("gpu01", "10.0.0.1", "me", 22, None, (), ())
+    assert config.nodes[1] == ("gpu02", None, None, None, None, (), ())
     assert config.image.system == ("libgomp1",)
     assert config.ssh.lease_s == 1800
     assert config.origins["resources.gpus"] == "mllaunch.yaml:5:19"
@@ -314,7 +314,13 @@ def test_a_symlink_loop_is_a_fault_and_a_dangling_link_is_no_file(place: Place) 
         ("nodes: [{name: a, prt: 1}]", "1:19: unknown key 'prt' of a node; did you mean"),
         ("nodes: [{name: a, port: 0}]", "1:25: expected a whole number from 1 to 65535"),
         ("nodes: [{name: a}, {name: a}]", "1:20: 'a' is there twice"),
-        ("nodes: [gpu01]", "1:9: expected a mapping with name, host, user, port and python"),
+        ("nodes: [{name: a, groups: lab}]", "1:27: expected a list"),
+        ("nodes: [{name: a, groups: [x, x]}]", "1:31: 'x' is there twice"),
+        ("nodes: [{name: a}, {name: b, groups: [x, a]}]", "1:42: 'a' is the name of a node, so no group"),
+        ("nodes: [{name: a, labels: {rack: 3}}]", "1:34: expected a text, not 3; put it in quotes"),
+        ("nodes: [{name: a, labels: {'a b': c}}]", "1:28: expected a name of letters"),
+        ("nodes: [{name: a, labels: [c]}]", "1:27: expected a mapping of names to texts"),
+        ("nodes: [gpu01]", "1:9: expected a mapping with name, host, user, port, python, groups, labels"),
         ("server: gpu01", "1:9: expected an address that starts with"),
         ("resources: {procs_per_node: 0}", '1:29: expected "auto" or a whole number'),
         ("resources: {nodes: 0}", "1:20: expected a whole number from 1"),

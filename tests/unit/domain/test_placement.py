@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from mllaunch.config.values import NodeAddress
 from mllaunch.domain.job import Resources
-from mllaunch.domain.placement import Offer, choose
-from mllaunch.errors import MllaunchError, Unreachable, UsageError
+from mllaunch.domain.placement import Offer, Wish, choose, meant, wish
+from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 
 SILENT = Offer("silent", problem="silent cannot be reached: it does not answer")
 
@@ -148,3 +149,36 @@ def test_what_else_a_node_lacks_counts_too() -> None:
     error = refusal(Resources(nodes=2), *offers)
     assert isinstance(error, UsageError)
     assert error.evidence == ("bare: no container engine: none answers",)
+
+
+NODES = (
+    NodeAddress("a", groups=("lab", "old"), labels=(("gpu", "a100"),)),
+    NodeAddress("b", groups=("lab",), labels=(("gpu", "h100"), ("rack", "3"))),
+    NodeAddress("c"),
+)
+
+
+def test_a_word_means_a_node_a_group_or_a_label() -> None:
+    assert [meant(word, NODES) for word in ("c", "lab", "gpu=h100")] == [["c"], ["a", "b"], ["b"]]
+
+
+@pytest.mark.parametrize("word", ["d", "gpu", "gpu=", "gpu=v100", "a100", ""])
+def test_a_word_that_means_nothing_is_named_with_what_there_is(word: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        meant(word, NODES)
+    assert caught.value.message == (
+        f"there is no node {word}; the configuration has a, b, c, and the groups lab, old"
+    )
+
+
+def test_named_nodes_are_all_meant_and_in_their_order_but_any_of_a_group() -> None:
+    assert wish((), NODES) == Wish((), exactly=False)
+    assert wish(("c", "a"), NODES) == Wish(("c", "a"), exactly=True)
+    assert wish(("lab",), NODES) == Wish(("a", "b"), exactly=False)
+    assert wish(("rack=3", "old"), NODES) == Wish(("a", "b"), exactly=False)
+
+
+def test_nodes_and_groups_are_not_asked_for_together() -> None:
+    with pytest.raises(UsageError) as caught:
+        wish(("lab", "c"), NODES)
+    assert caught.value.message == "--node c is a node, but --node lab means any of several"

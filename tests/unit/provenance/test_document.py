@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mllaunch.domain.image import Lock
 from mllaunch.domain.provenance import SCHEMA, document
 from mllaunch.domain.run import RunStatus
 from mllaunch.domain.state import Reason, State
@@ -88,6 +89,14 @@ def test_what_is_null_or_empty_for_lack_of_a_recorder_is_listed_with_its_reason(
         assert not empty
         assert part in said
     assert all(entry["why"] for entry in made["not_captured"])
+
+
+def test_a_lock_that_nodes_have_installed_from_is_recorded_and_not_missed() -> None:
+    begun = records.recorded({(1, "gpu01"): records.view("gpu01", *records.begun())})
+    lock = Lock("uv.lock", "sha256:" + "1" * 64, resolved=False)
+    made = document(begun._replace(run=begun.run._replace(lock=lock)))
+    assert made["environment"]["lock"] == lock._asdict()
+    assert not [entry for entry in made["not_captured"] if "environment.lock" in entry["what"]]
 
 
 def test_what_the_agent_could_not_record_is_passed_on_with_its_place() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mllaunch.domain.image import Lock
 from mllaunch.domain.job import JobSpec, Resources
 from mllaunch.domain.run import Run
 from mllaunch.domain.snapshot import Snapshot
@@ -49,7 +50,8 @@ SPECS = st.builds(
 SNAPSHOTS = st.builds(
     Snapshot, TEXT, TEXT, TEXT, st.booleans(), TEXTS, st.none() | TEXT, TEXT, TEXT, st.none() | TEXT, TEXT
 )
-RUNS = st.builds(Run, TEXT, TEXT, SPECS, SNAPSHOTS, PAIRS, TEXT, TEXT, TEXT, TEXTS)
+LOCKS = st.builds(Lock, TEXT, TEXT, st.booleans())
+RUNS = st.builds(Run, TEXT, TEXT, SPECS, SNAPSHOTS, PAIRS, TEXT, TEXT, TEXT, TEXTS, lock=st.none() | LOCKS)
 
 
 @given(RUNS)
@@ -117,5 +119,5 @@ def test_a_format_that_changes_unnoticed_is_noticed_here() -> None:
         '"uncommitted":[],"branch":"main","repository":"/home/me/digits","git_dir":"/home/me/digits/.git",'
         '"remote":null,"ref":"refs/mllaunch/one"},'
         '"params":[],"submitted_at":"2026-11-21T00:00:00.001Z","submitted_by_user":"me",'
-        '"submitted_by_host":"laptop","redacted":[],"image":null,"parent":null}'
+        '"submitted_by_host":"laptop","redacted":[],"image":null,"parent":null,"lock":null}'
     )

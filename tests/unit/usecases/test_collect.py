@@ -10,10 +10,11 @@ import pytest
 from mllaunch.domain.run import RunStatus
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import Reason, State
-from mllaunch.ports import Scheduler, StreamRef
+from mllaunch.ports import AttemptRef, Scheduler, StreamRef
 from mllaunch.runlog.blobs import FileBlobStore
 from mllaunch.runlog.sqlite import SqliteRunLog
-from mllaunch.usecases.collect import Collector
+from mllaunch.usecases.collect import Collector, NewerProtocol
+from mllaunch_agent import PROTOCOL_VERSION
 from mllaunch_agent.protocol import Seal
 from tests.conformance.runs import make_run
 
@@ -23,10 +24,18 @@ AT = "2026-11-21T09:00:00.000Z"
 class Files:
     """A node's files of an attempt that has been sealed."""
 
-    def __init__(self, events: bytes, state: str, exit_code: int | None) -> None:
+    def __init__(
+        self, events: bytes, state: str, exit_code: int | None, protocol: int = PROTOCOL_VERSION
+    ) -> None:
         self._events = events
         stream = {"size_bytes": len(events), "sha256": hashlib.sha256(events).hexdigest(), "gaps": []}
-        self._seal = {"state": state, "exit_code": exit_code, "at": AT, "streams": {"events": stream}}
+        self._seal = {
+            "protocol": protocol,
+            "state": state,
+            "exit_code": exit_code,
+            "at": AT,
+            "streams": {"events": stream},
+        }
 
     def lengths(self) -> dict[str, int]:
         return {"events": len(self._events)}
@@ -105,7 +114,7 @@ def test_a_run_whose_events_are_damaged_ends_as_its_seal_says(
     run = make_run(1)
     log.add(run, RunStatus(State.QUEUED))
     scheduler = cast(Scheduler, Node(Files(damaged, state, exit_code)))
-    collector = Collector(log, FileBlobStore(str(tmp_path)), Code(), lambda run: scheduler, Clock())
+    collector = Collector(log, FileBlobStore(str(tmp_path)), Code(), lambda run: scheduler, Clock(), {})
     ended = collector.collect(run, RunStatus(State.QUEUED))
     assert (ended.state.value, ended.exit_code, ended.ended_at) == (state, exit_code, AT)
     why = Reason("damaged_events", "part of its record is damaged", "infrastructure", "here")
@@ -119,6 +128,38 @@ def test_when_a_run_is_said_to_have_ended_all_of_its_output_is_here(tmp_path: Pa
     log.add(run, RunStatus(State.QUEUED))
     place = StreamRef(run.id, 1, "here", "stdout.0")
     scheduler = cast(Scheduler, Node(Printing(blobs, place)))
-    collector = Collector(log, blobs, Code(), lambda run: scheduler, Clock())
+    collector = Collector(log, blobs, Code(), lambda run: scheduler, Clock(), {})
     assert collector.collect(run, RunStatus(State.QUEUED)).state is State.SUCCEEDED
     assert blobs.read(place, 0, 100) == b"begun\nended\n"
+
+
+@pytest.mark.parametrize(("told", "sealed"), [(2, 2), (2, 1), (None, 2)], ids=["both", "events", "seal"])
+def test_22_a_record_of_a_newer_protocol_is_kept_unread_and_holds_up_no_other(
+    tmp_path: Path, told: int | None, sealed: int
+) -> None:
+    started = ("attempt_started", {"node": "here", "protocol": told}) if told else ("from_the_future", {})
+    end = ("attempt_ended", {"state": "succeeded", "exit_code": 0, "reason": None})
+    record = events(started, end)
+    log, blobs = SqliteRunLog(str(tmp_path)), FileBlobStore(str(tmp_path))
+    newer, other = make_run(1), make_run(2)
+    for run in (newer, other):
+        log.add(run, RunStatus(State.QUEUED))
+    ended = events(("task_started", {"rank": 0, "pid": 10}), end)
+    schedulers = {
+        newer.id: Node(Files(record, "succeeded", 0, protocol=sealed)),
+        other.id: Node(Files(ended, "succeeded", 0)),
+    }
+    collector = Collector(log, blobs, Code(), lambda run: cast(Scheduler, schedulers[run.id]), Clock(), {})
+    assert collector.collect_unsettled(events_only=False) == 1  # the newer one is for others to wait for
+    assert log.get(other.id)[1].state is State.SUCCEEDED
+    with pytest.raises(
+        NewerProtocol, match="has protocol 2, and this mllaunch knows protocols up to 1"
+    ) as why:
+        collector.collect(*log.get(newer.id))
+    assert why.value.hint is not None and why.value.exit_code == 125
+    _, status = log.get(newer.id)
+    assert (status.state, status.seal) == (State.QUEUED, None)
+    assert blobs.read(StreamRef(newer.id, 1, "here", "events"), 0, 1 << 20) == record
+    assert (
+        log.view(AttemptRef(newer.id, 1), "here")[1] == 0
+    )  # whoever knows the protocol begins at the beginning

@@ -40,13 +40,23 @@ class Looking:
         scheduler = cast(Scheduler, self.nodes)
         code: Any = Code()
         self.collector = Collector(
-            self.log, FileBlobStore(str(folder)), code, lambda run: scheduler, self.clock
+            self.log, FileBlobStore(str(folder)), code, lambda run: scheduler, self.clock, {}
         )
 
     def look(self, minute: int | None = None, node: str | None = None) -> RunStatus:
-        """The status after a look, at that time."""
-        if minute is not None:
-            self.clock.minute = minute
+        """The status after a look, at that time; with one each minute up to then."""
+        while minute is not None and self.clock.minute < minute - 1:
+            self.clock.minute += 1
+            self._collect(node)
+        self.clock.minute = self.clock.minute if minute is None else minute
+        return self._collect(node)
+
+    def wake_up(self, minute: int) -> RunStatus:
+        """The status after a look at that time, without any meanwhile."""
+        self.clock.minute = minute
+        return self._collect(None)
+
+    def _collect(self, node: str | None) -> RunStatus:
         self.collector.collect(self.run, self.log.get(self.run.id)[1], node=node)
         return self.log.get(self.run.id)[1]
 
@@ -54,7 +64,7 @@ class Looking:
 def test_a_silent_node_is_lost_after_its_lease_and_not_before(tmp_path: Path) -> None:
     one = Looking(tmp_path, "a")
     one.nodes["a"].start()
-    assert one.look().state is State.RUNNING
+    assert one.look(4).state is State.RUNNING
     one.nodes["a"].is_silent = True
     for minute in (5, 20, 35):
         status = one.look(minute)
@@ -107,7 +117,10 @@ def test_a_lost_attempt_is_not_followed_by_another_that_would_write_beside_it(tm
     one.nodes["a"].is_silent = False
     one.nodes["a"].end("failed", reason={**EXIT, "code": "peer_failed"}, code=143)
     status = one.look(40)
-    assert (status.state, one.nodes.retried) == (State.QUEUED, [1])  # now the old one is known to be over
+    assert (status.state, set(one.nodes.retried)) == (
+        State.QUEUED,
+        {1},
+    )  # now the old one is known to be over
 
 
 def test_while_another_node_goes_on_the_agents_know_better(tmp_path: Path) -> None:
@@ -122,6 +135,19 @@ def test_while_another_node_goes_on_the_agents_know_better(tmp_path: Path) -> No
     assert status.state is State.FAILED
     assert status.reason is not None
     assert (status.reason.code, status.reason.node) == ("node_lost", "a")
+
+
+def test_while_this_machine_slept_no_node_was_silent(tmp_path: Path) -> None:
+    one = Looking(tmp_path, "a")
+    one.nodes["a"].start()
+    one.look(4)
+    one.nodes["a"].is_silent = True  # the network goes down first
+    one.look(5)
+    status = one.wake_up(485)  # and is not up yet
+    assert status.state is State.RUNNING
+    assert status.unreachable == (("a", "2026-11-21T17:05:00.000Z"),)
+    assert one.look(514).state is State.RUNNING
+    assert one.look(516).is_lost
 
 
 def test_a_node_that_was_silent_from_the_start_is_lost_too(tmp_path: Path) -> None:

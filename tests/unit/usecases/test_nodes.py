@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from mllaunch.config.values import NodeAddress
 from mllaunch.errors import NotPermitted, Unreachable
-from mllaunch.usecases.nodes import Asked, entry
+from mllaunch.usecases.nodes import Asked, causes, entry
 
+A = NodeAddress("a", groups=("lab",), labels=(("gpu", "h100"),))
 SEEN = "2026-01-01T00:00:00Z"
 
 
@@ -48,7 +50,7 @@ def asked(at_s: float = 100.0, engine: dict[str, Any] | None = None, **offer: An
 
 
 def test_a_node_that_answers_is_up_with_what_it_has() -> None:
-    found = entry("a", "alpha", asked(), SEEN)
+    found = entry(A, "alpha", asked(), SEEN)
     assert (found["name"], found["host"], found["last_seen"]) == ("a", "alpha", SEEN)
     assert (found["state"], found["problem"]) == ("up", None)
     assert (found["hostname"], found["boot_id"]) == ("alpha.example", "b00t")
@@ -70,9 +72,11 @@ def test_a_node_that_answers_is_up_with_what_it_has() -> None:
 @pytest.mark.parametrize("seen", [SEEN, None])
 def test_a_node_that_does_not_answer_is_unreachable_with_why_and_when_it_was_seen(seen: str | None) -> None:
     error = Unreachable("unreachable", "a cannot be reached", hint="ssh a true")
-    assert entry("a", None, error, seen) == {
+    assert entry(A, None, error, seen) == {
         "name": "a",
         "host": "a",
+        "groups": ["lab"],
+        "labels": {"gpu": "h100"},
         "last_seen": seen,
         "state": "unreachable",
         "problem": {"code": "unreachable", "message": "a cannot be reached", "hint": "ssh a true"},
@@ -80,7 +84,7 @@ def test_a_node_that_does_not_answer_is_unreachable_with_why_and_when_it_was_see
 
 
 def test_a_node_that_lets_nobody_in_says_so() -> None:
-    found = entry("a", "alpha", NotPermitted("ssh_login", "a lets nobody in"), None)
+    found = entry(A, "alpha", NotPermitted("ssh_login", "a lets nobody in"), None)
     assert found["problem"] == {"code": "ssh_login", "message": "a lets nobody in", "hint": None}
 
 
@@ -88,7 +92,7 @@ def test_a_node_that_lets_nobody_in_says_so() -> None:
 def test_the_clocks_are_compared_as_if_the_question_had_been_read_halfway(
     at_s: float, offset_s: float
 ) -> None:
-    assert entry("a", None, asked(at_s), SEEN)["clock_offset_s"] == offset_s
+    assert entry(A, None, asked(at_s), SEEN)["clock_offset_s"] == offset_s
 
 
 def test_who_holds_a_gpu_and_who_uses_it_unasked_are_told_apart() -> None:
@@ -97,7 +101,7 @@ def test_who_holds_a_gpu_and_who_uses_it_unasked_are_told_apart() -> None:
         {"gpu": "GPU-1", "pid": 8, "user": "bob", "command": "python x.py", "memory_bytes": 1},
         {"gpu": "GPU-1", "pid": 9, "user": None, "command": None, "memory_bytes": 1},
     ]
-    held, used, free = entry("a", None, asked(holders=[holder], strangers=strangers), SEEN)["gpus"]
+    held, used, free = entry(A, None, asked(holders=[holder], strangers=strangers), SEEN)["gpus"]
     assert (held["held_by"], held["used_by"]) == ({"run": "brave-otter-1", "user": "ann"}, [])
     assert used["held_by"] is None
     assert used["used_by"] == [
@@ -109,7 +113,7 @@ def test_who_holds_a_gpu_and_who_uses_it_unasked_are_told_apart() -> None:
 
 def test_who_waits_is_told_in_order_even_if_little_is_known() -> None:
     waiting = [{"run": "calm-fox-2", "user": "bob", "wanted": 2}, {"wanted": 1}]
-    found = entry("a", None, asked(waiting=waiting), SEEN)
+    found = entry(A, None, asked(waiting=waiting), SEEN)
     assert found["waiting"] == [{"run": "calm-fox-2", "user": "bob"}, {"run": None, "user": None}]
 
 
@@ -118,7 +122,31 @@ def test_a_node_without_gpus_or_engine_is_up_and_says_why() -> None:
     answer = asked(
         engine={"version": None, "problem": "none answers"}, gpus=[], free=[], driver=None, problems=[problem]
     )
-    found = entry("a", None, answer, SEEN)
+    found = entry(A, None, answer, SEEN)
     assert (found["state"], found["gpus"], found["gpus_free"]) == ("up", [], 0)
     assert found["gpu_problems"] == [problem]
     assert found["docker"] == {"version": None, "problem": "none answers"}
+
+
+def dead(name: str, host: str | None = None, said: str = "it does not answer") -> dict[str, Any]:
+    where = f" ({host})" if host else ""
+    error = Unreachable(
+        "unreachable", f"{name}{where} cannot be reached: {said}", hint=f"ssh {host or name} true"
+    )
+    return entry(NodeAddress(name), host, error, None)
+
+
+def test_a_cause_that_many_nodes_share_is_told_once() -> None:
+    entries = [dead(f"gpu{n}", f"10.0.0.{n}") for n in range(1, 101)]
+    entries.insert(1, entry(A, None, asked(), SEEN))
+    entries.insert(5, dead("x", said="no route to host"))
+    first, second = causes(entries)
+    assert first.names == [f"gpu{n}" for n in range(1, 101)]
+    assert first.message == "gpu1 (10.0.0.1) cannot be reached: it does not answer"
+    assert first.hint == "ssh 10.0.0.1 true"
+    assert second == (["x"], "x cannot be reached: no route to host", "ssh x true")
+
+
+def test_a_node_whose_name_is_a_word_of_the_message_or_a_part_of_one_shares_a_cause_too() -> None:
+    assert len(causes([dead("gpu1"), dead("gpu10"), dead("e"), dead("it", "10.0.0.1")])) == 2
+    assert causes([entry(A, None, asked(), SEEN)]) == []

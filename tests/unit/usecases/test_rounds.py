@@ -59,6 +59,7 @@ class Collecting:
         ]
         self._places = places
         self.asked: list[tuple[str, str | None]] = []
+        self.newer: set[str] = set()  # runs whose records cannot be read here
 
     def unsettled(self) -> list[Run]:
         return self.runs
@@ -76,8 +77,9 @@ class Collecting:
     def scheduler(self, run: Run) -> Nodes:
         return Nodes(*self._places[run.name])
 
-    def attempt_to_collect(self, run: Run, *, events_only: bool, node: str | None = None) -> None:
+    def attempt_to_collect(self, run: Run, *, events_only: bool, node: str | None = None) -> bool:
         self.asked.append((run.name, node))
+        return run.name not in self.newer
 
 
 def rounds(
@@ -139,3 +141,12 @@ def test_what_an_earlier_collector_could_not_free_is_freed_once_the_run_log_has_
     threads[0].finish()
     assert disks.freed == ([("old", "a")] if seal == "sealed-complete" else [])
     assert made.go(events_only=False) == 0
+
+
+def test_a_run_whose_record_only_a_newer_mllaunch_can_read_is_not_asked_for_again() -> None:
+    made, collecting, threads = rounds({"here": [], "one": ["a"]})
+    collecting.newer = {"one"}
+    assert made.go(events_only=False) == 2
+    threads[0].finish()
+    assert made.go(events_only=False) == 1
+    assert collecting.asked == [("here", None), ("one", "a"), ("here", None)]

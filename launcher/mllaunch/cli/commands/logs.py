@@ -56,6 +56,7 @@ def command(run: str, **asked: Any) -> int:
 
 
 def _check(run: Run, newest: int, attempt: int, rank: str) -> None:
+    from mllaunch.cli import ranks
     from mllaunch.errors import NotFound, UsageError
 
     if attempt > newest:
@@ -66,8 +67,7 @@ def _check(run: Run, newest: int, attempt: int, rank: str) -> None:
         return
     if not rank.isdigit():
         raise UsageError("rank", f"--rank {rank}: expected a number or all")
-    if int(rank) >= run.spec.resources.world_size:
-        raise NotFound("rank", f"{run.name} has ranks 0 to {run.spec.resources.world_size - 1}, not {rank}")
+    ranks.check(run, int(rank))
 
 
 def _write_raw(app: App, run: Run, attempt: int, rank: str, only_stderr: bool) -> None:

@@ -11,6 +11,7 @@ import click
 _HEADERS = (
     "NODE",
     "STATE",
+    "GROUPS",
     "GPUS",
     "HELD BY",
     "MEMORY",
@@ -21,18 +22,23 @@ _HEADERS = (
     "PYTHON",
     "SEEN",
 )
+_GROUPS = _HEADERS.index("GROUPS")
 _CLOCK_S = 1.0  # a difference that is worth a word
 
 
+_LIKEWISE = 3  # nodes that are named where a cause is that of many; the table shows all
+
+
 @click.command()
+@click.argument("names", nargs=-1, metavar="[NAME|GROUP|LABEL=VALUE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(as_json: bool) -> int:
+def command(names: tuple[str, ...], as_json: bool) -> int:
     """Show the machines of the ssh backend: what they have, who holds their GPUs, what keeps them from being used."""
     from mllaunch.cli import table, terminal
     from mllaunch.wiring import App
 
     app = App(os.environ, os.getcwd())
-    entries = app.look_at_nodes()
+    entries = app.look_at_nodes(names)
     if as_json:
         import json
 
@@ -43,8 +49,10 @@ def command(as_json: bool) -> int:
         return 0
     now = app.clock.now()
     on_terminal = terminal.is_terminal(sys.stdout)
-    lines = [_line(entry, now, on_terminal) for entry in entries]
-    sys.stdout.write(table.table(lines, _HEADERS, terminal.width(sys.stdout)))
+    lines = [_HEADERS, *(_line(entry, now, on_terminal) for entry in entries)]
+    if all(_groups(entry) == "-" for entry in entries):
+        lines = [line[:_GROUPS] + line[_GROUPS + 1 :] for line in lines]
+    sys.stdout.write(table.table(lines[1:], lines[0], terminal.width(sys.stdout)))
     _say_problems(entries)
     return 0
 
@@ -54,12 +62,13 @@ def _line(entry: dict[str, Any], now: str, on_terminal: bool) -> tuple[str, ...]
 
     seen = times.when(entry["last_seen"], now, terminal=on_terminal) if entry["last_seen"] else "never"
     if entry["state"] != "up":
-        return (entry["name"], entry["problem"]["code"], *("-" for _ in range(8)), seen)
+        return (entry["name"], entry["problem"]["code"], _groups(entry), *("-" for _ in range(8)), seen)
     total = len(entry["gpus"])
     offset_s = entry["clock_offset_s"]
     return (
         entry["name"],
         entry["state"],
+        _groups(entry),
         f"{entry['gpus_free']} of {total} free" if total else "none",
         _holders(entry) or "-",
         f"{times.bytes(entry['free_memory_bytes'])} of {times.bytes(entry['memory_bytes'])} free",
@@ -70,6 +79,10 @@ def _line(entry: dict[str, Any], now: str, on_terminal: bool) -> tuple[str, ...]
         entry["agent"]["python"],
         seen,
     )
+
+
+def _groups(entry: dict[str, Any]) -> str:
+    return ", ".join([*entry["groups"], *(f"{k}={v}" for k, v in entry["labels"].items())]) or "-"
 
 
 def _holders(entry: dict[str, Any]) -> str:
@@ -84,9 +97,12 @@ def _holders(entry: dict[str, Any]) -> str:
 
 def _say_problems(entries: list[dict[str, Any]]) -> None:
     from mllaunch.domain.render import escape
+    from mllaunch.usecases.nodes import causes
 
-    for entry in entries:
-        if entry["problem"]:
-            sys.stderr.write(f"{escape(entry['problem']['message'])}\n")
-            if entry["problem"]["hint"]:
-                sys.stderr.write(f"  hint: {escape(entry['problem']['hint'])}\n")
+    for cause in causes(entries):
+        others, more = cause.names[1 : 1 + _LIKEWISE], len(cause.names) - 1 - _LIKEWISE
+        words = f"; likewise {', '.join(others)}" if others else ""
+        words += f" and {more} more" if more > 0 else ""
+        sys.stderr.write(f"{escape(cause.message + words)}\n")
+        if cause.hint:
+            sys.stderr.write(f"  hint: {escape(cause.hint)}\n")

@@ -108,7 +108,11 @@ class Disks:
     def _nodes_of(self, run_id: str) -> list[str]:
         try:
             return [address.name for address in self._placements.nodes(AttemptRef(run_id, 1))]
-        except NotFound:
+        except (
+            NotFound,
+            ValueError,
+            TypeError,
+        ):  # it came not so far; or the record is damaged, or of a newer version
             return []
 
     def free(self, run_id: str, node: str) -> None:

@@ -45,7 +45,8 @@ class Placements:
         ]
 
     def record(self, attempt: AttemptRef, document: Mapping[str, Any]) -> None:
-        system.write_atomic(self._path(attempt), json.dumps(document).encode(), durable=True)
+        with self._turn:
+            system.write_atomic(self._path(attempt), json.dumps(document).encode(), durable=True)
 
     def read(self, attempt: AttemptRef) -> dict[str, Any]:
         """NotFound if it was placed nowhere."""

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from mllaunch.domain.placement import Offer, choose
+from mllaunch.domain.placement import Offer, Wish, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
-from mllaunch.ports import AttemptRef, NodeFiles
-from mllaunch.schedulers.ssh import checkpoints, code
+from mllaunch.ports import AttemptRef, NodeFiles, Way
+from mllaunch.schedulers.ssh import checkpoints, code, environments, openssh
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.checkpoints import Copy, Original
 from mllaunch.schedulers.ssh.fleet import Fleet
@@ -29,6 +29,7 @@ from mllaunch_agent import system
 if TYPE_CHECKING:
     from mllaunch.domain.job import Resources
     from mllaunch_agent.protocol import Meeting, Seal, StopRequest, TaskSpec
+    from mllaunch_containers.spec import Dependencies
 
 __all__ = ["SshScheduler"]
 
@@ -36,12 +37,12 @@ Say = Callable[[str, int, int], None]
 
 _LEASE_S = 1800.0
 _KEEP_S = 7 * 86400.0
+_ANY = Wish()
 
 
 class SshScheduler:
-    """home: the folder that holds everything mllaunch keeps for this user. named: the nodes that the user wants.
+    """home: the folder that holds everything mllaunch keeps for this user. wish: the nodes that the user wants.
 
-    preferred: nodes to take first, in this order, where they can begin at once.
     lease_s: how long a node of an attempt may be silent before it counts as lost. keep_s: how long code that nothing
     uses any more stays on the nodes.
     """
@@ -52,28 +53,27 @@ class SshScheduler:
         self,
         home: str,
         fleet: Fleet,
-        named: Sequence[str] = (),
-        preferred: Sequence[str] = (),
+        wish: Wish = _ANY,
         lease_s: float = _LEASE_S,
         keep_s: float = _KEEP_S,
     ) -> None:
         self._placements = Placements(home)
         self.disks = Disks(self._placements, fleet)
         self._fleet = fleet
-        self._named = tuple(named)
-        self._preferred = tuple(preferred)
+        self._wish = wish
         self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self._chosen: list[Address] = []
         self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
         self._asked: set[str] = set()  # nodes that were asked to start
         self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
+        self._environments: dict[str, str] = {}  # by node
         self._telling = threading.Lock()
 
     # --- where ---------------------------------------------------------------------------------------------------
 
     def check(self, resources: Resources, runtime: str = PROCESS) -> None:
         """Choose the nodes. UsageError if none could ever serve, MllaunchError if one that is needed is silent."""
-        names = self._named or self._fleet.names
+        names = self._wish.names or self._fleet.names
         if not names:
             raise UsageError(
                 "nodes", "the ssh backend has no nodes", hint="nodes: [{name: gpu01}]   in mllaunch.yaml"
@@ -88,7 +88,7 @@ class SshScheduler:
         if len(answers) == 1:
             _raise_first(answers)
         offers = [_offer(name, answer, runtime == DOCKER) for name, answer in answers.items()]
-        chosen = choose(resources, offers, named=bool(self._named), preferred=self._preferred)
+        chosen = choose(resources, offers, named=self._wish.exactly, preferred=self._wish.preferred)
         self._chosen = [self._fleet.address(name) for name in chosen]
         self.engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
 
@@ -96,6 +96,11 @@ class SshScheduler:
     def nodes(self) -> list[str]:
         """The nodes that were chosen."""
         return [address.name for address in self._chosen]
+
+    @property
+    def needs_environment(self) -> bool:
+        """Whether a chosen node names no interpreter."""
+        return any(address.python is None for address in self._chosen)
 
     @property
     def python(self) -> str | None:
@@ -163,6 +168,21 @@ class SshScheduler:
 
     # --- starting ------------------------------------------------------------------------------------------------
 
+    def install(self, wanted: Dependencies, say: Callable[[str, str], None]) -> list[tuple[str, bool]]:
+        """Have each chosen node that names no interpreter make an environment, all at once: (node, whether it is new).
+
+        say: takes a node and a line of progress. Raises MllaunchError if a node cannot.
+        """
+        nodes = [address for address in self._chosen if address.python is None]
+        answers = self._fleet.each(
+            nodes,
+            lambda calls: environments.make(calls, wanted, lambda line: say(calls.address.name, line)),
+        )
+        _raise_first(answers)
+        made = cast("dict[str, environments.Made]", answers)
+        self._environments = {node: found.path for node, found in made.items()}
+        return [(node, found.is_new) for node, found in made.items()]
+
     @contextmanager
     def submitting(self, attempt: AttemptRef) -> Iterator[None]:
         """While a submission is being made, others can see that it still is."""
@@ -194,15 +214,18 @@ class SshScheduler:
             own.update(lease_dir=None, meeting=meeting)
             if spec["tree"] and listed is not None:
                 own["tree"] = code.bring(calls, spec["tree"], listed)
+            venv = self._environments.get(calls.address.name)
             if spec["container"] is not None:
                 own["container"] = {**spec["container"], "engine": self.engines[calls.address.name]["socket"]}
             elif spec["python"] is not None:
-                own["python"] = own["argv"][0] = _interpreter(calls, spec["python"])
+                wanted = spec["python"] if venv is None else os.path.join(venv, "bin", "python")
+                own["python"] = _interpreter(calls, wanted)
+                own["argv"] = [own["python"], *spec["argv"][1:]]
             if spec["checkpoint"] is not None:
                 copy = self._copies[calls.address.name]
                 own["checkpoint"] = {**spec["checkpoint"], "source": copy.place, "verified": copy.keys}
             self._asked.add(calls.address.name)
-            calls.call("start", spec=own)
+            calls.call("start", spec=own, venv=venv)
 
         # The code goes to all at once, so that those who start later need not be waited for.
         if len(nodes) > 1 and listed is not None:
@@ -282,6 +305,14 @@ class SshScheduler:
         except NotFound:
             return {}
         return {address.name: RemoteOutputs(self._fleet.calls(address), attempt) for address in nodes}
+
+    def way_to(
+        self, attempt: AttemptRef, node: str, rank: int, words: Sequence[str], *, terminal: bool
+    ) -> Way:
+        """How to run a command where a task runs, or a shell without words. Unreachable, if it cannot be asked."""
+        address = next(address for address in self._nodes(attempt) if address.name == node)
+        found = self._fleet.calls(address).call("enter", **_of(attempt), rank=rank)
+        return Way(found["state"], openssh.command(address, [*found["argv"], *words], terminal=terminal))
 
     def _bring_stop(self, attempt: AttemptRef, calls: Calls) -> None:
         wanted = self._read_stop(attempt)

@@ -1,8 +1,9 @@
-"""Frees code on a node that nothing there uses any more: trees, contents, agents' own folders.
+"""Frees on a node what nothing there uses any more: trees, contents, agents' own folders, environments, and checkpoints
+that came from other nodes.
 
 A tree is used by every attempt whose streams still lie here, for its launcher may yet go on with it; a content by every
-tree that has it; an agent's folder by processes that were started from it and by attempts without a seal. What is
-being sent is safe behind the lock that CodeKeeping holds meanwhile.
+tree that has it; an agent's folder by processes that were started from it, and like environments and checkpoints by
+attempts without a seal. What is being sent is safe behind the lock that CodeKeeping holds meanwhile, or by its age.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ from collections import Counter
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 from typing import Counter as Counted
 
-from mllaunch_agent import codekeeping, node, system
+from mllaunch_agent import codekeeping, environments, node, system
 
 __all__ = ["Unused", "find", "sweep"]
 
-_SAFE_S = (
-    3600.0  # so old is what a process that died has left, or an agent that is about to be started is not
-)
+_SAFE_S = 3600.0  # nothing that is being made, or an agent being started, was touched so long ago
 _EVERY_S = 3600.0
 _HEX = set("0123456789abcdef")
 
@@ -32,13 +31,14 @@ class Unused(NamedTuple):
     trees: List[str]
     contents: List[str]
     agents: List[str]
+    others: List[str]
     remains: List[str]
     size_bytes: int
 
 
-def find(home: str, unused_for_s: float, now_s: Optional[float] = None) -> Unused:
-    """What has been used by nothing for so long. now_s: Unix time."""
-    now_s = time.time() if now_s is None else now_s
+def find(home: str, unused_for_s: float) -> Unused:
+    """What has been used by nothing for so long."""
+    now_s = time.time()
     before_s = now_s - unused_for_s
     trees_in_use, specs = _in_use(home)
     trees = [
@@ -53,9 +53,10 @@ def find(home: str, unused_for_s: float, now_s: Optional[float] = None) -> Unuse
             contents.append(path)
             size += info.st_blocks * 512
     agents = _agents(home, min(before_s, now_s - _SAFE_S), specs)
+    others = _others(home, min(before_s, now_s - _SAFE_S), specs)
     remains = _remains(home, now_s - _SAFE_S)
-    size += sum(node.disk_bytes(path) for path in (*agents, *remains))
-    return Unused(trees, contents, agents, remains, size)
+    size += sum(node.disk_bytes(path) for path in (*agents, *others, *remains))
+    return Unused(trees, contents, agents, others, remains, size)
 
 
 def sweep(home: str, unused_for_s: float, seldom: bool = False) -> Optional[Unused]:
@@ -75,7 +76,7 @@ def sweep(home: str, unused_for_s: float, seldom: bool = False) -> Optional[Unus
             shutil.rmtree(gone, ignore_errors=True)
         for path in found.contents:
             os.unlink(path)
-        for path in found.remains:
+        for path in (*found.others, *found.remains):
             if os.path.isdir(path):
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -125,6 +126,26 @@ def _agents(home: str, before_s: float, specs: str) -> List[str]:
         and max(_modified_s(path), _modified_s(os.path.join(path, "used"))) < before_s
     ]
     return [path for path in idle if not _has_processes(path)] if idle else []
+
+
+def _others(home: str, before_s: float, specs: str) -> List[str]:
+    """Checkpoints; and environments with what lies beside them, but for their locks, which somebody may wait for."""
+    found = [
+        path
+        for path in _listed(os.path.join(home, "checkpoints"))
+        if _modified_s(path) < before_s and os.path.basename(path) not in specs
+    ]
+    environment: Dict[str, List[str]] = {}
+    for path in _listed(os.path.join(home, "environments")):
+        environment.setdefault(os.path.basename(path).partition(".")[0], []).append(path)
+    for key, parts in environment.items():
+        place = os.path.join(home, "environments", key)
+        marked = environments.mark(place)
+        is_used = key in specs or system.is_locked(place + ".lock")
+        if not is_used and max(map(_modified_s, (*parts, marked))) < before_s:
+            # The mark first: an environment that is half removed must be taken for a broken one.
+            found += [path for path in (marked, *parts) if path != place + ".lock" and os.path.lexists(path)]
+    return found
 
 
 def _has_processes(path: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mllaunch_agent import codesweeping, codewatch
+from mllaunch_agent import codewatch, sweeping, system
 from mllaunch_agent.codekeeping import CodeKeeping, key_of
 from mllaunch_agent.codewatch import Listed, blob_id_of
 from mllaunch_agent.node import disk_bytes
@@ -72,7 +72,7 @@ def test_a_tree_that_nothing_uses_goes_with_what_it_alone_has(home: Home) -> Non
     one, two = home.send(ONE), home.send(TWO)
     home.attempt(two)
     before = disk_bytes(str(home.path))
-    found = codesweeping.sweep(str(home.path), WEEK_S)
+    found = sweeping.sweep(str(home.path), WEEK_S)
     assert found is not None and found.trees == [str(one)]
     assert not one.exists() and (two / "pkg/two.py").read_bytes() == b"2" * 9000
     assert before - disk_bytes(str(home.path)) == found.size_bytes
@@ -85,15 +85,15 @@ def test_an_attempt_uses_its_tree_for_as_long_as_its_launcher_may_go_on_with_it(
     tree = home.send(ONE)
     attempt = home.attempt(tree)
     (attempt / "seal.json").write_text("{}")
-    assert codesweeping.find(str(home.path), WEEK_S).trees == []
+    assert sweeping.find(str(home.path), WEEK_S).trees == []
     (attempt / "streams").rmdir()  # freed, once the run log had them
-    assert codesweeping.find(str(home.path), WEEK_S).trees == [str(tree)]
+    assert sweeping.find(str(home.path), WEEK_S).trees == [str(tree)]
 
 
 def test_a_tree_that_was_used_of_late_stays_and_one_look_is_use(home: Home) -> None:
     tree = home.send(ONE)
     assert home.keeping.has(tree.name)
-    found = codesweeping.sweep(str(home.path), WEEK_S)
+    found = sweeping.sweep(str(home.path), WEEK_S)
     assert found is not None and found.trees == []
     assert home.send(ONE).is_dir() and home.contents() == 5
 
@@ -101,17 +101,17 @@ def test_a_tree_that_was_used_of_late_stays_and_one_look_is_use(home: Home) -> N
 def test_nothing_goes_while_somebody_is_about_to_use_it(home: Home) -> None:
     tree = home.send(ONE)
     home.keeping.hold()
-    assert codesweeping.sweep(str(home.path), 0) is None
+    assert sweeping.sweep(str(home.path), 0) is None
     assert tree.is_dir()
     home.keeping.let_go()
-    assert codesweeping.sweep(str(home.path), 0) is not None
+    assert sweeping.sweep(str(home.path), 0) is not None
     assert not tree.exists() and home.contents() == 0
 
 
 def test_it_is_done_seldom_if_that_is_wished(home: Home) -> None:
-    assert codesweeping.sweep(str(home.path), WEEK_S, seldom=True) is not None
-    assert codesweeping.sweep(str(home.path), WEEK_S, seldom=True) is None
-    assert codesweeping.sweep(str(home.path), WEEK_S) is not None
+    assert sweeping.sweep(str(home.path), WEEK_S, seldom=True) is not None
+    assert sweeping.sweep(str(home.path), WEEK_S, seldom=True) is None
+    assert sweeping.sweep(str(home.path), WEEK_S) is not None
 
 
 def test_an_agent_s_folder_goes_when_nothing_of_it_lives(home: Home) -> None:
@@ -119,18 +119,18 @@ def test_an_agent_s_folder_goes_when_nothing_of_it_lives(home: Home) -> None:
     of_process = home.agent("d")
     attempt = home.attempt(Path("none"), import_path=[str(of_attempt / "lib")])
     with subprocess.Popen(["sh", "-c", "read line", str(of_process)], stdin=subprocess.PIPE) as process:
-        assert codesweeping.find(str(home.path), WEEK_S).agents == [str(old)]
+        assert sweeping.find(str(home.path), WEEK_S).agents == [str(old)]
         assert process.stdin is not None
         process.stdin.close()
     (attempt / "seal.json").write_text("{}")
-    found = codesweeping.sweep(str(home.path), WEEK_S)
+    found = sweeping.sweep(str(home.path), WEEK_S)
     assert found is not None
     assert [path.exists() for path in (old, young, of_attempt, of_process)] == [False, True, False, False]
 
 
 def test_an_agent_that_is_about_to_be_started_stays_whatever_is_asked_for(home: Home) -> None:
     started = home.agent("a", 1800)
-    codesweeping.sweep(str(home.path), 0)
+    sweeping.sweep(str(home.path), 0)
     assert started.is_dir()
 
 
@@ -145,9 +145,52 @@ def test_what_died_half_way_has_left_goes_and_what_is_being_made_stays(home: Hom
         os.utime(path if path.name != "pkg" else path.parent, (1, 1))
     made = home.path / "trees/tmp-2-00"
     made.mkdir()
-    codesweeping.sweep(str(home.path), WEEK_S)
+    sweeping.sweep(str(home.path), WEEK_S)
     assert [path.exists() for path in (*left, made)] == [False, False, False, True]
 
 
 def test_where_nothing_is_there_is_nothing_to_free(home: Home) -> None:
-    assert codesweeping.sweep(str(home.path), 0) == codesweeping.Unused([], [], [], [], 0)
+    assert sweeping.sweep(str(home.path), 0) == sweeping.Unused([], [], [], [], [], 0)
+
+
+def test_checkpoints_of_other_nodes_go_once_nothing_has_used_them_for_so_long(home: Home) -> None:
+    used, idle, part = (home.path / "checkpoints" / name for name in ("a" * 64, "b" * 64, "part-" + "c" * 64))
+    for folder in (used, idle, part):
+        folder.mkdir(parents=True)
+        (folder / "m.pt").write_bytes(b"w" * 5000)
+        os.utime(folder, (1, 1))
+    home.attempt(home.path / "no-tree", checkpoint={"source": str(used / "m.pt"), "sha256": "a" * 64})
+    before = disk_bytes(str(home.path))
+    found = sweeping.sweep(str(home.path), WEEK_S)
+    assert found is not None and found.others == [str(idle), str(part)]
+    assert used.exists() and not idle.exists() and not part.exists()
+    assert before - disk_bytes(str(home.path)) == found.size_bytes
+
+
+@pytest.mark.parametrize("age_s", [0.0, 2 * WEEK_S])
+def test_environments_go_once_nothing_has_used_them_for_so_long(home: Home, age_s: float) -> None:
+    folder = home.path / "environments"
+    for key in ("used", "idle"):
+        (folder / key / "bin").mkdir(parents=True)
+        (folder / (key + ".files")).mkdir()
+        (folder / (key + ".lock")).touch()
+        (folder / key / "made.json").write_text("{}")
+        for path in (folder / key / "made.json", *folder.iterdir()):
+            os.utime(path, (time.time() - age_s, time.time() - age_s))
+    home.attempt(home.path / "no-tree", python=str(folder / "used/bin/python"))
+    sweeping.sweep(str(home.path), WEEK_S)
+    left = sorted(path.name for path in folder.iterdir())
+    kept = ["idle", "idle.files"] if age_s == 0 else []
+    assert left == sorted([*kept, "idle.lock", "used", "used.files", "used.lock"])
+
+
+def test_an_environment_that_is_being_made_stays(home: Home) -> None:
+    folder = home.path / "environments"
+    (folder / "new").mkdir(parents=True)
+    lock = system.try_lock(str(folder / "new.lock"))
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+    sweeping.sweep(str(home.path), 0)
+    assert (folder / "new").exists()
+    assert lock is not None
+    os.close(lock)
