@@ -73,10 +73,13 @@ class Collector(NamedTuple):
             )
         while True:
             newest = AttemptRef(run.id, status.attempt)
+            had_ended = status.state.is_final
             found = self._collect_attempts(run, newest, events_only, node)
             if not found and status.state is not State.PACKAGING:
                 return self._give_up(run, status, FOLDER_LOST, "what the node kept of this run is gone")
             status = self._whole_status(run)
+            if status.state.is_final and not (had_ended or events_only or status.seal):
+                continue  # another collector may have brought the end after we saw how much output there was
             if not self._retry_is_due(run, status, newest):
                 return status
             try:

@@ -21,13 +21,15 @@ pytestmark = pytest.mark.real("hosts")
 MIB = 1 << 20
 DISK_BYTES = 24 * MIB
 
-# Prints COUNT numbered lines, EACH a second, and writes the same to the node's own disk.
+# Prints COUNT numbered lines, or until /host/enough is there, EACH a second; writes the same to the node's own disk.
 TELLING = """
 import os, sys, time
 count, each = int(sys.argv[1]), float(sys.argv[2])
 truth = os.open("/host/truth", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 began = time.monotonic()
 for number in range(count):
+    if os.path.exists("/host/enough"):
+        break
     line = b"%07d %s %s\\n" % (number, os.environ["RANK"].encode(), b"x" * (number % 100))
     os.write(1, line)
     os.write(truth, line)
@@ -50,6 +52,7 @@ while printed < int(sys.argv[1]) << 20:
 def _heal(nodes: Nodes) -> Iterator[None]:
     yield
     for host in nodes.hosts.hosts:
+        (host.folder / "enough").unlink(missing_ok=True)
         if host.is_up:
             host.heal()
 
@@ -83,18 +86,34 @@ def test_over_a_link_that_loses_and_delays_a_run_is_followed_to_the_byte(
 def test_half_open_links_are_noticed_and_keep_nothing_back_in_the_end(
     nodes: Nodes, repo: Repo, mllaunch: Mllaunch
 ) -> None:
-    run_id, run = mllaunch.submit("--node", "node1", "--node", "node2", repo.script(TELLING), "2000", "100")
+    script = repo.script(TELLING)
+    run_id, run = mllaunch.submit("--node", "node1", "--node", "node2", script, "100000", "100")
     until(lambda: stored(mllaunch, run_id, "node2", "stdout.1"), "some output")
     nodes[1].spoil(Settings(mute=True))
     nodes[2].spoil(Settings(deaf=True))
+    # Meanwhile another run is started, and what is to confirm it does not arrive any more.
+    nodes[3].spoil(Settings(delay_s=0.5))
+    kept = nodes[3].folder / "disk/share/mllaunch/node/node3/runs"
+    before = set(kept.glob("*"))
+    submitting = mllaunch.start("submit", "--name", "unconfirmed", "--node", "node3", script, "500", "100")
+    until(lambda: any((new / "1/spec.json").exists() for new in set(kept.glob("*")) - before), "the start")
+    nodes[3].spoil(Settings(mute=True))
+
     row = until(lambda: len((row := mllaunch.row(run))["unreachable"]) == 2 and row, "both to be noticed", 60)
     assert row["state"] == "running"
-    for number in (1, 2):
+    said = submitting.end()
+    assert said.rc == 1 and "unconfirmed may have started all the same" in said.stderr
+    for number in (1, 2, 3):
         nodes[number].heal()
-    row = mllaunch.wait_sealed(run)
-    assert (row["state"], row["seal"], row["unreachable"]) == ("succeeded", "sealed-complete", [])
+    until(lambda: not mllaunch.row(run)["unreachable"], "both to answer again", 60)
+    for number in (1, 2):
+        (nodes[number].folder / "enough").touch()
+    for name in (run, "unconfirmed"):
+        row = mllaunch.wait_sealed(name)
+        assert (row["state"], row["seal"], row["unreachable"]) == ("succeeded", "sealed-complete", [])
     for rank, node in enumerate((nodes[1], nodes[2])):
         assert stored(mllaunch, run_id, node.name, f"stdout.{rank}") == truth(node)
+    assert mllaunch("logs", "unconfirmed", "--raw").stdout_bytes == truth(nodes[3])
 
 
 def test_a_host_that_lost_power_keeps_what_was_printed_until_then(

@@ -53,11 +53,37 @@ class Files:
 class Node:
     """The part of a scheduler that collecting asks."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files | Printing) -> None:
         self._files = files
 
-    def files(self, attempt: object, node: object) -> dict[str, Files]:
+    def files(self, attempt: object, node: object) -> dict[str, Files | Printing]:
         return {"here": self._files}
+
+
+class Printing:
+    """A node's files of an attempt that ends while its output is copied, which another collector notices first."""
+
+    def __init__(self, blobs: FileBlobStore, place: StreamRef) -> None:
+        self._blobs = blobs
+        self._place = place
+        self._printed = b"begun\n"
+
+    def lengths(self) -> dict[str, int]:
+        return {"stdout.0": len(self._printed)}
+
+    def read(self, stream: str, offset: int, limit: int) -> bytes:
+        data = self._printed[offset : offset + limit]
+        self._printed = b"begun\nended\n"
+        task = ("task_started", {"rank": 0, "pid": 10})
+        end = ("attempt_ended", {"state": "succeeded", "exit_code": 0, "reason": None})
+        self._blobs.append(self._place._replace(stream="events"), 0, events(task, end))
+        return data
+
+    def seal(self) -> None:
+        return None
+
+    def is_alive(self) -> bool:
+        return True
 
 
 class Code:
@@ -94,6 +120,17 @@ def test_a_run_whose_events_are_damaged_ends_as_its_seal_says(
     why = Reason("damaged_events", "part of its record is damaged", "infrastructure", "here")
     assert ended.reason == (None if state == "succeeded" else why)
     assert ended.seal is not None
+
+
+def test_when_a_run_is_said_to_have_ended_all_of_its_output_is_here(tmp_path: Path) -> None:
+    log, blobs = SqliteRunLog(str(tmp_path)), FileBlobStore(str(tmp_path))
+    run = make_run(1)
+    log.add(run, RunStatus(State.QUEUED))
+    place = StreamRef(run.id, 1, "here", "stdout.0")
+    scheduler = cast(Scheduler, Node(Printing(blobs, place)))
+    collector = Collector(log, blobs, Code(), lambda run: scheduler, Clock(), {})
+    assert collector.collect(run, RunStatus(State.QUEUED)).state is State.SUCCEEDED
+    assert blobs.read(place, 0, 100) == b"begun\nended\n"
 
 
 @pytest.mark.parametrize(("told", "sealed"), [(2, 2), (2, 1), (None, 2)], ids=["both", "events", "seal"])
