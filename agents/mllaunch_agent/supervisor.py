@@ -45,6 +45,7 @@ _STARTING_TICK_S = 0.005  # so that a run is shown as running when its first out
 _SHORT_OF_ROOM_TICK_S = 0.02
 _UNKILLABLE_S = 60.0
 _VERDICT_S = 3.0
+_LEAVING_TICK_S = 1.0
 
 
 class Supervisor:
@@ -112,6 +113,7 @@ class Supervisor:
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
             finishing.finish(self, [e for e in past if e["kind"] == protocol.ATTEMPT_ENDED][-1])
+            self._leave_peers()
         elif has_begun or (self.events.has(protocol.WORKDIR_READY) and self.spec.get("meeting") is None):
             self._watch()
         else:
@@ -267,6 +269,7 @@ class Supervisor:
         ended = {"state": result.state, "exit_code": result.exit_code, "reason": result.reason}
         self.events.write(protocol.ATTEMPT_ENDED, **ended)
         finishing.finish(self, ended)
+        self._leave_peers()
 
     def _part_from_peers(self) -> None:
         """Hear what ended the attempt, if it was another node; and be there for the others until they have ended."""
@@ -288,6 +291,16 @@ class Supervisor:
         cause = self._cause_elsewhere()
         if cause is not None and failed and (self.stopping is None or self.stopping.cause.kind == "peer"):
             self.stopping = Stopping(cause, 0.0, system.boot_s())
+
+    def _leave_peers(self) -> None:
+        """Once the record is sealed: where the link to the first node is down, it would wait for us until its lease ends.
+        So it is told when the link is there again."""
+        if self.peers is None:
+            return
+        self.peers.say_ended()
+        while self.peers.owes_word:
+            self.peers.tick(system.boot_s())
+            self.sleep(_TICK_S if self.peers.others_go_on else _LEAVING_TICK_S)
         self.peers.close()
 
     # --- the loop's parts -----------------------------------------------------------------------------------

@@ -212,6 +212,10 @@ class First(Peers):
         """Whether some node has tasks that have not ended, as far as is known here."""
         return any(rank not in self._ended for rank in self._known)
 
+    @property
+    def owes_word(self) -> bool:
+        return False
+
     def filenos(self) -> List[int]:
         return [*self._acceptor.filenos(), *(wire.sock.fileno() for wire in self._wires.values())]
 

@@ -70,6 +70,11 @@ class Peers(abc.ABC):
     def others_go_on(self) -> bool:
         """Whether somebody still needs this agent."""
 
+    @property
+    @abc.abstractmethod
+    def owes_word(self) -> bool:
+        """Whether somebody has not heard yet that no task lives here any more, and may still come to hear it."""
+
     @abc.abstractmethod
     def filenos(self) -> List[int]:
         """Descriptors that no child may keep: the other end must see when this process is gone."""

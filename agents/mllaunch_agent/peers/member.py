@@ -25,6 +25,7 @@ class Member(Peers):
         self._heard_s = system.boot_s()
         self._ended_s: Optional[float] = None
         self._may_leave = False
+        self._refused_s: Optional[float] = None  # since when its machine says that nobody listens there
         self._was_known = False
         self._lasting: List[Message] = []  # said again over each new connection
 
@@ -39,8 +40,12 @@ class Member(Peers):
                     self._heed(message)
                 if self._is_known:
                     self._heard_s = self._wire.heard_s
-        except FAULTS:
+            if self._is_known:
+                self._refused_s = None
+        except FAULTS as error:
             self._disconnect()
+            if isinstance(error, ConnectionRefusedError) and self._refused_s is None:
+                self._refused_s = now_s
         self._look_for_lost(now_s)
 
     def _disconnect(self) -> None:
@@ -119,14 +124,23 @@ class Member(Peers):
         self._say({"stop": [kind, detail]})
 
     def say_ended(self) -> None:
-        self._ended_s = system.boot_s()
+        if self._ended_s is None:
+            self._ended_s = system.boot_s()
         self._say({"ended": True})
 
     @property
     def others_go_on(self) -> bool:
-        """The first node is to know that nobody is left here; if it cannot be told, it will see that in time."""
-        waited_s = system.boot_s() - (self._ended_s or system.boot_s())
-        return not self._may_leave and waited_s < DEAF_S
+        """The first node is to know that nobody is left here, and to say why all have ended."""
+        return not self._may_leave and self._waited_s() < DEAF_S
+
+    @property
+    def owes_word(self) -> bool:
+        is_gone = self._refused_s is not None and system.boot_s() - self._refused_s > DEAF_S
+        return not (self._may_leave or is_gone) and self._waited_s() < self._lease_s
+
+    def _waited_s(self) -> float:
+        now_s = system.boot_s()
+        return now_s - (now_s if self._ended_s is None else self._ended_s)
 
     def filenos(self) -> List[int]:
         return [] if self._wire is None else [self._wire.sock.fileno()]

@@ -100,6 +100,9 @@ class Scene:
         """Its connection stays, but nothing comes any more."""
         self.asleep.append(self.ticking.pop(rank))
 
+    def wake(self, rank: int) -> None:
+        self.ticking[rank] = self.asleep.pop()
+
     def die(self, rank: int) -> None:
         close(self.ticking.pop(rank))
 
@@ -587,6 +590,30 @@ def test_a_member_that_cannot_say_that_it_has_ended_leaves_in_time(scene: Scene)
     assert scene.ticking[1].others_go_on
     scene.pass_s(1)
     assert not scene.ticking[1].others_go_on
+    assert scene.ticking[1].owes_word  # it is said once the link is there again
+    scene.pass_s(LEASE_S)
+    assert not scene.ticking[1].owes_word
+
+
+def test_what_could_not_be_said_at_first_is_said_when_the_link_is_there_again(scene: Scene) -> None:
+    first, one, two = scene.ticking.values()
+    first.say_ended()
+    two.say_ended()
+    scene.fall_silent(0)
+    one.say_ended()
+    scene.pass_s(20)
+    scene.wake(0)
+    scene.pass_s(12)
+    assert not first.others_go_on
+    assert not one.owes_word
+
+
+def test_a_first_agent_that_is_gone_for_good_is_not_waited_for(scene: Scene) -> None:
+    first = scene.ticking.pop(0)
+    first.close()
+    scene.ticking[1].say_ended()
+    scene.pass_s(12)
+    assert not scene.ticking[1].owes_word
 
 
 def test_last_words_before_a_close_are_heard(scene: Scene) -> None:
