@@ -76,6 +76,18 @@ class Engine:
         """The ids of all images."""
         return [str(image["Id"]) for image in self._json("GET", "/images/json")]
 
+    def shared_layers(self, layers: List[str]) -> int:
+        """How many of an image's layers, from the lowest on, are in one of the images here."""
+        most = 0
+        for image in self.images():
+            found = self.image(image)
+            theirs = found["RootFS"].get("Layers") or [] if found else []
+            same = 0
+            while same < min(len(layers), len(theirs)) and layers[same] == theirs[same]:
+                same += 1
+            most = max(most, same)
+        return most
+
     def pull(self, reference: str, credentials: Optional[str] = None) -> None:
         """Fetch an image by ``NAME@DIGEST``. credentials: the value of X-Registry-Auth."""
         headers = {"X-Registry-Auth": credentials} if credentials else {}
@@ -87,7 +99,9 @@ class Engine:
     def load(self, parts: Iterable[bytes], size_bytes: int) -> str:
         """Take images from a tar of ``size_bytes`` bytes; what the engine says of them."""
         said = []
-        with self._call("POST", "/images/load?quiet=1", body=parts, size_bytes=size_bytes) as answer:
+        path = "/images/load?quiet=1"
+        # Unpacking many gigabytes on a slow disk takes what it takes, and nothing is said meanwhile.
+        with self._call("POST", path, body=parts, size_bytes=size_bytes, timeout_s=None) as answer:
             for message in answer.documents():
                 _raise_streamed(message)
                 said.append(str(message.get("stream", "")).strip())

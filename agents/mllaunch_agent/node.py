@@ -260,9 +260,12 @@ def release_streams(folder: str) -> None:
         if attempt.seal() is None:
             raise OSError("the attempt was never sealed")
         spec = attempt.spec()
-        if spec and spec["environment"]:
-            # The rest says where the outputs are; the environment may hold secrets and is of no more use.
+        if spec:
+            # The rest says where the outputs are; what may hold secrets is of no more use.
             reduced = dict(spec, environment={}, secrets=[])
+            container = spec.get("container")
+            if container is not None:
+                reduced["container"] = dict(container, credentials=None)
             system.write_atomic(attempt.path("spec.json"), json.dumps(reduced).encode())
         for name in _listed(folder):
             if name not in _OUTPUTS + _BESIDE:

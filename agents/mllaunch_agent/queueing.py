@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from mllaunch_agent import protocol
 from mllaunch_agent.guarding import dismiss, fork_guard
@@ -12,11 +12,9 @@ from mllaunch_agent.outcome import Cause
 from mllaunch_agent.probes.gpu import Gpus
 
 if TYPE_CHECKING:
-    from mllaunch_agent.peers import Peers
     from mllaunch_agent.supervisor import Supervisor
 
 _ASK_S = 0.2
-_SOON_S = 0.02  # for what other nodes say
 
 
 def wait(supervisor: Supervisor) -> Optional[Lease]:
@@ -66,46 +64,6 @@ def take(supervisor: Supervisor) -> Optional[Lease]:
         words = "the agent on %s was killed before the start, and others have taken its GPUs" % spec["node"]
         supervisor.stop_all(Cause("incomplete", words))
     return lease
-
-
-def await_turn(supervisor: Supervisor) -> bool:
-    """Until this node may go on: on several, one takes its GPUs after the other, and none does anything before all have
-    come.
-
-    False if the run was stopped before.
-    """
-    return _await(supervisor, lambda peers: peers.has_turn)
-
-
-def await_peers(supervisor: Supervisor) -> bool:
-    """Until every node is ready; False if the run was stopped before."""
-    if supervisor.peers is None:
-        return True
-    supervisor.peers.say_ready()
-    if not _await(supervisor, lambda peers: peers.go is not None):
-        return False
-    assert supervisor.peers.go is not None
-    supervisor.begin_with_peers(supervisor.peers.go)
-    return True
-
-
-def _await(supervisor: Supervisor, has_come: Callable[[Peers], bool]) -> bool:
-    if supervisor.peers is None:
-        return True
-    guard: Optional[int] = None
-    try:
-        while True:
-            supervisor.tick()
-            if supervisor.stopping:
-                return False
-            if has_come(supervisor.peers):
-                return True
-            if guard is None:
-                guard = fork_guard(supervisor)
-            supervisor.sleep(_SOON_S)
-    finally:
-        if guard is not None:
-            dismiss(guard)
 
 
 def _users(gpus: Gpus, uuid: str, secrets: List[str]) -> List[Dict[str, Any]]:

@@ -178,6 +178,11 @@ class Calls:
 
         return Engine(socket).image(image) is not None
 
+    def do_shared_layers(self, socket: str, layers: List[str]) -> int:
+        from mllaunch_agent.engine import Engine
+
+        return Engine(socket).shared_layers(layers)
+
     def do_which(self, programs: List[str]) -> Optional[str]:
         """The absolute path of the first of the programs that is there; None if none is."""
         for program in programs:

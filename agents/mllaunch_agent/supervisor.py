@@ -20,8 +20,7 @@ from mllaunch_agent import (
     __version__,
     diskguard,
     finishing,
-    guarding,
-    leases,
+    joining,
     node,
     outcome,
     peers,
@@ -106,7 +105,7 @@ class Supervisor:
         self._recall()
         if has_begun:
             try:
-                self._meet_peers()
+                joining.meet(self)
             except OSError:
                 traceback.print_exc()  # the tasks here go on, and are looked after, all the same
         self.runtime.take_over()
@@ -134,37 +133,6 @@ class Supervisor:
             if cause:
                 self.stop(cause, min(system.boot_s(), event["boot_s"]))
 
-    def _meet_peers(self) -> None:
-        """Get in touch with the other nodes' agents, if there are any, and tell them what was decided here before."""
-        spec = self.spec
-        if spec.get("meeting") is None:
-            return
-        has_begun = self.events.has(protocol.PEERS_READY)
-        queue = leases.queue_name(spec["lease_dir"]) if spec["gpus"] and not has_begun else ""
-        self.peers = peers.make(spec, queue, free_port)
-        if self.peers is not None and has_begun:
-            self.peers.go = self.master
-        if self.stopping is not None:
-            self._tell_peers(*self.stopping.cause)
-
-    def _keeps_its_turn(self) -> bool:
-        """Queues for GPUs have other names after a boot, and the order among nodes depends on them: False then."""
-        past = self.events.past
-        if self.peers is None or not past or past[0].get("boot_id") == system.boot_id():
-            return True
-        self.stop_all(Cause("incomplete", "%s was booted anew before the start" % self.spec["node"]))
-        return False
-
-    def _say_code(self) -> bool:
-        """Tell the other nodes what the code is here; False if the attempt is to stop."""
-        if self.peers is None:
-            return True
-        found: List[str] = []
-        if not guarding.beside(self, lambda: found.append(_code_of(self.spec)), may_leave=True):
-            return False
-        self.peers.say_code(found[0])
-        return True
-
     @property
     def master(self) -> Tuple[str, int]:
         """Where the first task can be reached."""
@@ -179,8 +147,8 @@ class Supervisor:
 
     def _begin(self) -> None:
         try:
-            self._meet_peers()
-            if not (self._keeps_its_turn() and self._say_code() and queueing.await_turn(self)):
+            joining.meet(self)
+            if not joining.await_turn(self):
                 self._end()
                 return
             if self.lease is None and self.spec["gpus"]:
@@ -189,14 +157,14 @@ class Supervisor:
                     self._end()
                     return
             if self.peers is None:
-                self.port = free_port()
+                self.port = system.free_port()
             else:
                 self.peers.say_leased()
             if not self.runtime.prepare():
                 self._end()
                 return
             self.guard.prepare()
-            if not queueing.await_peers(self):
+            if not joining.await_go(self):
                 self._end()
                 return
         except OSError as e:
@@ -254,7 +222,7 @@ class Supervisor:
             if self.lease is None:
                 shim.write_exit(self.folder, rank, None, None, error="stopped before it started")
                 return
-        self.port = self.port or free_port()
+        self.port = self.port or system.free_port()
         self.fork_shim(rank)
 
     def _watch(self) -> None:
@@ -377,7 +345,7 @@ class Supervisor:
             return verdict and Cause(verdict.kind, verdict.detail)
         return None if verdict.node_rank == self.spec["node_rank"] else Cause("elsewhere", verdict.detail)
 
-    def _tell_peers(self, kind: str, detail: str) -> None:
+    def tell_peers(self, kind: str, detail: str) -> None:
         if self.peers is not None:
             self.peers.say_stop(kind, detail)
             self.peers.tick(system.boot_s())  # at once: it may take a while to clear up here
@@ -388,7 +356,7 @@ class Supervisor:
     def stop_all(self, cause: Cause) -> None:
         """Stop here and on the other nodes, where there are any."""
         self.stop(cause, system.boot_s())
-        self._tell_peers(cause.kind, cause.detail)
+        self.tell_peers(cause.kind, cause.detail)
 
     def _notice_tasks(self) -> None:
         for place in self.spec["tasks"]:
@@ -420,7 +388,7 @@ class Supervisor:
             if not any(e["kind"] == protocol.TASK_EXITED and e["rank"] == rank for e in self.events.past):
                 self.events.write(protocol.TASK_EXITED, **{**record, "out_of_memory": oom})
             if outcome.exit_code(record) != 0 and not self._is_stopping():
-                self._tell_peers("failed", self._words_of(record, oom))
+                self.tell_peers("failed", self._words_of(record, oom))
                 if len(self.exits) < len(self.spec["tasks"]):
                     self.stop(Cause("peer", "rank %d" % rank), system.boot_s())
 
@@ -503,32 +471,10 @@ class Supervisor:
         return system.boot_s()
 
 
-def _code_of(spec: protocol.TaskSpec) -> str:
-    """What the tasks' code is, by its content: read from the files that are there."""
-    container = spec.get("container")
-    if container is not None:
-        return container["image"]
-    if spec["tree"] is None:
-        return ""
-    from mllaunch_agent import codekeeping, codewatch
-
-    return codekeeping.key_of(codewatch.format_tree(codewatch.listing(spec["tree"], None)))
-
-
 def _of_container(record: protocol.TaskRecord) -> Dict[str, Any]:
     if record.get("container") is None:
         return {}
     return {"container": record["container"], "output": record["prints"]}
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now. Another may take it before the tasks do: the usual practice."""
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("", 0))
-        port: int = s.getsockname()[1]
-    return port
 
 
 def _wakeup_pipe() -> Tuple[int, int]:

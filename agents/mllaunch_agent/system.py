@@ -196,3 +196,13 @@ def _fallocate(fd: int, mode: int, offset: int, size: int) -> None:
     if call(fd, mode, offset, size) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now. Another may take it before the tasks do: the usual practice."""
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("", 0))
+        port: int = s.getsockname()[1]
+    return port

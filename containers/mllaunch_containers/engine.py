@@ -35,9 +35,6 @@ class Engine(Protocol):
     def image(self, name: str) -> dict[str, Any] | None:
         """What the engine knows of an image."""
 
-    def images(self) -> list[str]:
-        """The ids of all images."""
-
     def load(self, parts: Iterable[bytes], size_bytes: int) -> str:
         """Take an image from a tar."""
 
@@ -49,7 +46,8 @@ class Docker:
         import docker
 
         # The version is asked of the engine: a fixed one is too old for some and too new for others.
-        self._api = docker.APIClient(base_url=f"unix://{socket}", version="auto", timeout=_TIMEOUT_S)
+        with _failures("use"):
+            self._api = docker.APIClient(base_url=f"unix://{socket}", version="auto", timeout=_TIMEOUT_S)
 
     def build(
         self, context: IO[bytes], dockerfile: str, tag: str, labels: Mapping[str, str], network: str, say: Say
@@ -137,7 +135,8 @@ class Docker:
         """What an engine must be told to pull from a registry: the X-Registry-Auth header; None: nothing is stored."""
         import docker
 
-        found = docker.auth.load_config(credstore_env=None).resolve_authconfig(registry)
+        with _failures("log in to", registry):
+            found = docker.auth.load_config(credstore_env=None).resolve_authconfig(registry)
         return None if not found else docker.auth.encode_header(found).decode("ascii")
 
     def tag(self, image: str, repository: str, tag: str) -> None:
@@ -178,8 +177,7 @@ class Docker:
     def save(self, image: str) -> Iterator[bytes]:
         """The image with all its layers, as a tar."""
         with _failures("save", image):
-            parts: Iterator[bytes] = self._api.get_image(image)
-        return parts
+            yield from self._api.get_image(image)
 
     def _id(self, name: str) -> str:
         with _failures("inspect", name):

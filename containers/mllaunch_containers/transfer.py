@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import IO, Any
 
@@ -20,16 +20,23 @@ _END = bytes(2 * _BLOCK_BYTES)
 
 
 class Shipment:
-    """An image on its way; a context manager. It is taken out of its engine once, when somebody first needs of it."""
+    """An image on its way; a context manager. It is taken out of its engine once, when somebody first needs of it.
 
-    def __init__(self, source: Engine, docker: Docker, image: str) -> None:
+    docker: gives the same engine as source. name: what the image is to be called where it comes to, as NAME:TAG, so
+    that it is not taken for a forgotten one.
+    """
+
+    def __init__(
+        self, source: Engine, docker: Callable[[], Docker], image: str, name: str | None = None
+    ) -> None:
         found = source.image(image)
         if found is None:
             raise ImageError("no_such_image", f"the engine has no image {image}")
         self.id = str(found["Id"])
-        self._layers: list[str] = list(found["RootFS"]["Layers"])
+        self.layers: list[str] = list(found["RootFS"]["Layers"])
         self._docker = docker
-        self._name = image
+        self._image = image
+        self._name = name
         self._saved: IO[bytes] | None = None
 
     def __enter__(self) -> Shipment:
@@ -41,18 +48,27 @@ class Shipment:
         if self._saved is not None:
             self._saved.close()
 
-    def send(self, target: Engine, progress: Callable[[int, int], None] = lambda sent, whole: None) -> int:
-        """See to it that the target has the image; how many bytes were sent. ImageError, OSError.
+    def send(
+        self,
+        target: Engine,
+        known: int,
+        progress: Callable[[int, int], None] = lambda sent, whole: None,
+    ) -> int:
+        """See to it that the target has the image; how many bytes were sent. ImageError; OSError is the target's.
 
-        progress: told every now and then how many bytes have been sent, of how many.
+        known: how many of the layers, from the lowest on, the target has. progress: told every now and then how many
+        bytes have been sent, of how many.
         """
         if target.image(self.id) is not None:
             return 0
-        known = _shared(self._layers, target)
         parts, size_bytes = self._stream(known)
         target.load(_counted(parts, size_bytes, progress), size_bytes)
         if target.image(self.id) is None:
-            raise ImageError("transfer", f"the engine took {self._name}, and now does not know it")
+            raise ImageError(
+                "transfer",
+                f"the engine took {self._image}, and now does not know it",
+                hint="engines whose image stores are of different kinds need an image.registry between them",
+            )
         return size_bytes
 
     def _stream(self, known: int) -> tuple[Iterator[bytes], int]:
@@ -61,8 +77,10 @@ class Shipment:
         tar = tarfile.open(fileobj=saved)  # noqa: SIM115  the file is closed with the shipment
         manifest = _document(tar, "manifest.json")[0]
         names = [str(name) for name in manifest["Layers"]]
-        if len(names) != len(self._layers):
-            raise ImageError("transfer", f"the engine gave out {self._name} with other layers than it says")
+        if len(names) != len(self.layers):
+            raise ImageError("transfer", f"the engine gave out {self._image} with other layers than it says")
+        if self._name is not None:
+            manifest["RepoTags"] = [self._name]
         small = {
             "manifest.json": json.dumps([manifest]).encode(),
             manifest["Config"]: _content(tar, manifest["Config"]),
@@ -88,9 +106,16 @@ class Shipment:
 
     def _taken_out(self) -> IO[bytes]:
         if self._saved is None:
-            file = tempfile.TemporaryFile(prefix="mllaunch-")  # noqa: SIM115  closed with the shipment
-            for part in self._docker.save(self._name):
-                file.write(part)
+            try:
+                file = tempfile.TemporaryFile(prefix="mllaunch-")  # noqa: SIM115  closed with the shipment
+                for part in self._docker().save(self._image):
+                    file.write(part)
+            except OSError as error:
+                raise ImageError(
+                    "transfer",
+                    f"there is no room for the image on its way: {error.strerror} ({tempfile.gettempdir()})",
+                    hint="TMPDIR names a folder that has room for it",
+                ) from error
             self._saved = file
         self._saved.seek(0)
         return self._saved
@@ -104,19 +129,6 @@ def _counted(
         yield part
         sent += len(part)
         progress(sent, size_bytes)
-
-
-def _shared(layers: Sequence[str], target: Engine) -> int:
-    """How many of the layers, from the lowest on, an image of the target has as well."""
-    most = 0
-    for image in target.images():
-        found = target.image(image)
-        theirs = found["RootFS"].get("Layers") or [] if found else []
-        same = 0
-        while same < min(len(layers), len(theirs)) and layers[same] == theirs[same]:
-            same += 1
-        most = max(most, same)
-    return most
 
 
 def _member(tar: tarfile.TarFile, name: str) -> tarfile.TarInfo:

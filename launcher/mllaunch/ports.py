@@ -233,6 +233,10 @@ class EngineAnswer(Protocol):
         """Whether it is there, but not for this user."""
 
     @property
+    def remedy(self) -> str | None:
+        """What to try, where that is not the usual."""
+
+    @property
     def title(self) -> str:
         """Such as ``Docker 20.10.24``."""
 

@@ -228,10 +228,13 @@ class App:
         found = [(node, Answer(**engine)) for node, engine in self.ssh.engines.items()]
         for node, answer in found:
             if answer.version is None:
-                return answer._replace(problem=f"{node} has no container engine: {answer.problem}")
+                remedy = f"mllaunch doctor --node {node}"
+                problem = f"{node} has no container engine: {answer.problem}"
+                return answer._replace(problem=problem, remedy=remedy)
         if len({answer.platform for _, answer in found}) > 1:
             said = ", ".join(f"{node} is {answer.platform}" for node, answer in found)
-            return Answer("", None, f"one image is not for all of them: {said}")
+            problem = f"one image is not for all of the nodes: {said}"
+            return Answer("", None, problem, remedy="--node names those that are alike")
         return found[0][1]
 
     @contextmanager
@@ -246,7 +249,11 @@ class App:
         node = self.ssh.nodes[0]
         with self.ssh.engine(node) as socket:
             self.engine_answer = where._replace(socket=socket)
-            yield
+            try:
+                yield
+            finally:
+                self.engine_answer = here
+                self.__dict__.pop("docker", None)
 
     def send_image(self, image: Image, nodes: Sequence[str], say: Callable[[str], None]) -> int:
         """Bring an image to nodes without a registry; how many bytes that took. MllaunchError."""
@@ -254,8 +261,21 @@ class App:
 
         from mllaunch.images import shipping
 
-        targets = [(node, partial(self.ssh.engine, node)) for node in nodes]
-        return shipping.send(self.engine_answer.socket, self.docker, image.id, targets, say)
+        targets = [
+            shipping.Target(node, partial(self.ssh.engine, node), partial(self.ssh.shared, node))
+            for node in nodes
+        ]
+        return shipping.send(self.engine_answer.socket, lambda: self.docker, image, targets, say)
+
+    def registry_login(self, image: Image) -> str | None:
+        """What an engine must be told to fetch the image from its registry; None: nothing. MllaunchError."""
+        from mllaunch.images.builder import explained
+        from mllaunch_containers.spec import ImageError
+
+        try:
+            return self.docker.credentials(image.reference.partition("/")[0])
+        except ImageError as error:
+            raise explained(error) from error
 
     @cached_property
     def locks(self) -> FileLocks:

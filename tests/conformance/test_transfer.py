@@ -30,9 +30,10 @@ def test_a_node_is_sent_the_layers_that_it_has_not_got_and_no_more(
 
     def sent(commit: str) -> int:
         image = maker.build(spec(tiny_image, project="shipped", commit=commit * 40, tree=commit * 40))
-        with Shipment(source, docker, image.reference) as shipment:
-            size = shipment.send(target)
-            assert shipment.send(target) == 0, "what is there was sent again"
+        with Shipment(source, lambda: docker, image.id, image.reference) as shipment:
+            size = shipment.send(target, target.shared_layers(shipment.layers))
+            assert shipment.send(target, 0) == 0, "what is there was sent again"
+        assert target.image(image.reference) is not None, "it has no name, as what a prune removes"
         printed = node.docker("run", "--rm", "--network=none", image.id, "cat", "train.py").stdout
         assert printed == (maker.tree / "train.py").read_text()
         return size

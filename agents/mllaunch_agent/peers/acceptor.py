@@ -90,7 +90,7 @@ class Acceptor:
         for message in stranger.wire.heard():
             if (
                 stranger.rank is not None
-            ):  # and the message has the code that only an agent of the attempt can make
+            ):  # and the message has a MAC that only an agent of the attempt can make
                 stranger.wire.trust()
                 return Arrival(stranger.rank, stranger.wire, message)
             rank, nonce = message["rank"], message["nonce"]

@@ -67,7 +67,7 @@ class Member(Peers):
                 raise ValueError("no greeting")
             self._introduce(self._wire, message["nonce"])
             return
-        if not self._is_known:  # the message has the code that only the first agent can make
+        if not self._is_known:  # the message has a MAC that only the first agent can make
             self._is_known = self._was_known = True
             self._wire.trust()
             for lasting in self._lasting:

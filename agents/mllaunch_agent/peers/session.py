@@ -14,30 +14,30 @@ OTHER = "other"
 
 def session_key(token: bytes, first_nonce: str, other_nonce: str, rank: int) -> bytes:
     """The key of one connection: who has not the token cannot know it, and no other connection has the same."""
-    return _code(token, json.dumps([first_nonce, other_nonce, rank]).encode("ascii"))
+    return _mac(token, json.dumps([first_nonce, other_nonce, rank]).encode("ascii"))
 
 
 class Direction:
-    """What one of the two says over a connection. No message has the same code elsewhere, or at another place."""
+    """What one of the two says over a connection. No message has the same MAC elsewhere, or at another place."""
 
     def __init__(self, key: bytes, who: str) -> None:
         self._key = key
         self._who = who
         self._count = 0
 
-    def seal(self, content: bytes) -> bytes:
+    def sign(self, content: bytes) -> bytes:
         """The next message as a line, without its end."""
         self._count += 1
         text = b"%s %d %s" % (self._who.encode("ascii"), self._count, content)
-        return _code(self._key, text).hex().encode("ascii") + b" " + content
+        return _mac(self._key, text).hex().encode("ascii") + b" " + content
 
-    def open(self, line: bytes) -> bytes:
+    def verify(self, line: bytes) -> bytes:
         """The next message's content. ValueError if the line is anything else."""
         content = line.partition(b" ")[2]
-        if not hmac.compare_digest(line, self.seal(content)):
+        if not hmac.compare_digest(line, self.sign(content)):
             raise ValueError("not the next message")
         return content
 
 
-def _code(key: bytes, text: bytes) -> bytes:
+def _mac(key: bytes, text: bytes) -> bytes:
     return hmac.new(key, text, hashlib.sha256).digest()

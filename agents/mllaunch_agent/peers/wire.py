@@ -55,7 +55,7 @@ class Wire:
 
     def say(self, message: Message) -> None:
         line = json.dumps(message).encode("ascii")
-        self._out += (line if self._says is None else self._says.seal(line)) + b"\n"
+        self._out += (line if self._says is None else self._says.sign(line)) + b"\n"
 
     def tick(self, now_s: float) -> None:
         """Send and receive what can be. OSError or ValueError once it is of no more use, and all was heard."""
@@ -99,7 +99,7 @@ class Wire:
             if not end:
                 return
             self._in = rest
-            message = _message(line if self._hears is None else self._hears.open(line))
+            message = _message(line if self._hears is None else self._hears.verify(line))
             self.heard_s = self._now_s
             yield message
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHORT_DIGEST = 19  # "sha256:" and 12 digits
 _EVERY_S = 0.1
+_STEPS = ("step ", "pulling ", "code: ", "the engine ", "sending ", "reading ")
 
 
 def specification(
@@ -85,7 +86,7 @@ def bring(app: App, image: Image, *, quiet: bool) -> str | None:
     if not lacking:
         return None
     if "@" in image.reference:
-        return app.docker.credentials(image.reference.partition("/")[0])
+        return app.registry_login(image)
     with Progress(quiet) as progress:
         sent = app.send_image(image, lacking, progress.say)
     if not quiet:
@@ -216,7 +217,7 @@ class Progress:
         if self._quiet:
             return
         if self._width is None:
-            if line.lower().startswith(("step ", "pulling ", "code: ", "the engine ")):
+            if line.lower().startswith(_STEPS):
                 sys.stderr.write(f"… {self._what} {escape(line)}\n")
             return
         now_s = time.monotonic()

@@ -7,7 +7,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mllaunch.cli.submission import Launchable, Submitted, launch, make_run
+from mllaunch.cli.imaging import Progress
+from mllaunch.cli.submission import Launchable, Submitted, check_network, launch, make_run
 from mllaunch.domain.job import SSH
 from mllaunch.domain.placement import Wish, wish
 from mllaunch.errors import MllaunchError, NotFound, UsageError
@@ -43,16 +44,21 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     snapshot, root = _same_code(app, parent) if is_same else _current_code(app, parent, asked)
     spec = parent.spec
     config = app.config(root, {"runtime": spec.runtime, "project": spec.project, "backend": spec.backend})
+    here = app.config(app.root, {})
+    if here.nodes:  # as they are now, and not when the code was committed
+        config = config._replace(nodes=here.nodes, ssh=here.ssh)
     resources = _place(app, parent, status, config, asked)
-    found, passed = rules.choose(
-        parent, candidates, asked["step"], lambda candidate: _verified(app, parent, candidate)
-    )
+    with Progress(asked["as_json"], "from") as progress:
+        found, passed = rules.choose(
+            parent, candidates, asked["step"], lambda candidate: _verified(app, parent, candidate, progress)
+        )
     run_id = app.ids.run_id()
     checkpoint = _checkpoint(app, run_id, parent, found, kind)
     template = config.weights_args if asked["from_weights"] else config.resume_args
     args, own = rules.arguments(parent, template, checkpoint["path"], asked["extra"])
     environment = rules.environment_of(parent, _variables(asked["env"]), app.environ)
     choice = _runtime(app, parent)
+    check_network(config, choice, resources)
     job = rules.job_of(parent, args, environment, runtime_why=choice.why, resources=resources, **wishes)
     # As they are recorded and shown: with secrets masked.
     extra = mask_argv(asked["extra"], secret_values(job, app.environ))
@@ -114,7 +120,7 @@ def _document(app: App, run: Run, status: RunStatus) -> dict[str, Any]:
 # --- the checkpoint ---------------------------------------------------------------------------------------------
 
 
-def _verified(app: App, run: Run, candidate: rules.Candidate) -> rules.Found | str:
+def _verified(app: App, run: Run, candidate: rules.Candidate, progress: Progress) -> rules.Found | str:
     """Where the checkpoint lies, once all of it was read; or what is wrong with it."""
     from mllaunch.ports import AttemptRef
     from mllaunch_agent import checkpoint
@@ -122,6 +128,7 @@ def _verified(app: App, run: Run, candidate: rules.Candidate) -> rules.Found | s
     assert candidate.sha256 is not None
     attempt = AttemptRef(run.id, candidate.attempt)
     if run.spec.backend == SSH:
+        progress.say(f"reading {candidate.path} on {candidate.node}")
         original = app.ssh.examine_checkpoint(
             attempt, candidate.node, candidate.path, candidate.sha256, candidate.size_bytes
         )
@@ -137,16 +144,19 @@ def _verified(app: App, run: Run, candidate: rules.Candidate) -> rules.Found | s
 
 def _bring(app: App, parent: Run, found: rules.Found, quiet: bool) -> None:
     """To the nodes that have not got it."""
-    from mllaunch.cli.imaging import Progress
     from mllaunch.ports import AttemptRef
 
     candidate = found.candidate
     assert candidate.sha256 is not None
     attempt = AttemptRef(parent.id, candidate.attempt)
+    begun: set[str] = set()
     with Progress(quiet, "from") as progress:
 
         def say(node: str, came: int, whole: int) -> None:
-            progress.say(f"to {node}: {came >> 20} of {whole >> 20} MiB")
+            if node not in begun:
+                begun.add(node)
+                progress.say(f"sending it to {node}")
+            progress.say(f"{node} has {came >> 20} of {whole >> 20} MiB")
 
         app.ssh.bring_checkpoint(
             attempt, candidate.node, found.remote, candidate.sha256, rules.name_of(candidate), say

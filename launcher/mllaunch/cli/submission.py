@@ -244,13 +244,16 @@ class _Prepared(NamedTuple):
 def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
     """Configuration, runtime, code and plan; raises before anything is written."""
     from mllaunch.capture import snapshot as snapshots
-    from mllaunch.usecases.plan import Look, plan
+    from mllaunch.usecases.plan import Look, check_script, plan
     from mllaunch.usecases.runtime import choose
 
     pending = early.pending() if early else snapshots.begin(app.cwd)
     found = pending.inspection.finish()
     config = app.config(found.root, _flags(asked))
     _check_backend(asked, config)
+    look = Look(os.path.lexists, app.which, os.path.isdir)
+    # Before anybody is asked for anything: a typing error is no reason to wait for a node that is away.
+    check_script(tuple(asked["words"]), asked["is_command"], found.root, app.cwd, look)
     wanted = wish(asked["node"], config.nodes)
     resources = _resources(asked, config, wanted)
     app.choose(config.backend, config, wanted).check(resources, config.runtime)
@@ -261,10 +264,9 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
         image=asked["image"],
         ask=lambda: app.engine_where(config.backend),
     )
-    _check_network(config, choice, resources)
+    check_network(config, choice, resources)
     request = _request(asked, config, choice, resources, found.root, app.cwd)
-    # The script's name first: a typing error there is no reason to hear about uncommitted files.
-    planned = plan(request, found.root, app.cwd, app.environ, Look(os.path.lexists, app.which, os.path.isdir))
+    planned = plan(request, found.root, app.cwd, app.environ, look)
     allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"
     snapshot = snapshots.decide(found, allow_dirty=allow_dirty, now=app.clock.now())
     return _Prepared(snapshot, planned, config, choice)
@@ -377,7 +379,7 @@ def _check_backend(asked: dict[str, Any], config: Config) -> None:
         raise UsageError("in_place", "--in-place is for this machine, not for nodes", hint="--backend local")
 
 
-def _check_network(config: Config, choice: Choice, resources: Resources) -> None:
+def check_network(config: Config, choice: Choice, resources: Resources) -> None:
     """Tasks in containers find each other on their nodes' network alone."""
     if choice.engine is not None and resources.world_size > 1 and config.container.network != "host":
         raise UsageError(

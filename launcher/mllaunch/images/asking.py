@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 class Answer(NamedTuple):
     """socket: where the engine listens, or would. version: what it says of itself, None if it does not answer;
-    problem then says why, and is_denied that it is there but not for this user."""
+    problem then says why, is_denied that it is there but not for this user, and remedy what to try, where that is not
+    the usual."""
 
     socket: str
     version: dict[str, Any] | None
     problem: str | None = None
     is_denied: bool = False
+    remedy: str | None = None
 
     @property
     def platform(self) -> str:

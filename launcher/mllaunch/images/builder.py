@@ -41,7 +41,7 @@ class EngineImageBuilder:
         try:
             found = self._builder.find(spec)
         except (EngineGone, EngineError) as error:
-            raise _silent(error) from error
+            raise silent(error) from error
         return None if found is None else _image(spec, found)
 
     def build(self, spec: ImageSpec, tree: Callable[[], str], say: Say) -> Image:
@@ -54,10 +54,10 @@ class EngineImageBuilder:
         except ImageError as error:
             raise explained(error) from error
         except (EngineGone, EngineError) as error:
-            raise _silent(error) from error
+            raise silent(error) from error
 
 
-def _silent(error: OSError) -> MllaunchError:
+def silent(error: OSError) -> MllaunchError:
     return MllaunchError(
         "engine_gone", "the container engine stopped answering", evidence=(str(error),), hint="docker info"
     )

@@ -54,6 +54,12 @@ class Plan(NamedTuple):
     python: str | None  # the interpreter, where the run is a Python script
 
 
+def check_script(words: Sequence[str], is_command: bool, root: str, cwd: str, look: Look) -> None:
+    """Raise what ``plan`` would for a script that is none."""
+    if words and words[0] and not is_command:
+        _script(words[0], root, cwd, look)
+
+
 def plan(request: Request, root: str, cwd: str, environ: Mapping[str, str], look: Look) -> Plan:
     """What will be run. root: the repository's root folder; cwd: where the command was typed, inside root."""
     if not request.words or not request.words[0]:

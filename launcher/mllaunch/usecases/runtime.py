@@ -53,7 +53,7 @@ def choose(
     if configured != DOCKER and image is None:
         return Choice(PROCESS, answer.problem or "no container engine answers")
     error: type[MllaunchError] = NotPermitted if answer.is_denied else MllaunchError
-    hint = (
+    hint = answer.remedy or (
         "sudo usermod -aG docker $USER, and log in again"
         if answer.is_denied
         else "is it started? docker info"

@@ -68,7 +68,7 @@ class Attempt:
             meeting.update(port=there["port"], addresses=["127.0.0.1"])
         agent = subprocess.Popen(
             starting.command("supervise"),
-            env={**starting.environment(), "MLLAUNCH_FAKE_GPUS": str(GPUS)},
+            env=starting.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -115,7 +115,7 @@ class Attempt:
     def _gpus(self) -> list[dict[str, Any]]:
         from mllaunch_agent.probes.gpu import Gpus
 
-        return list(Gpus([], {"MLLAUNCH_FAKE_GPUS": str(GPUS)}).list())
+        return list(Gpus([]).list())
 
     def is_leased(self, rank: int) -> bool:
         return bool(self.events(rank, "gpus_leased"))
@@ -150,7 +150,8 @@ def _lease(answer: object) -> Lease | None:
 
 
 @pytest.fixture
-def attempt(tmp_path: Path) -> Iterator[Callable[..., Attempt]]:
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Attempt]]:
+    monkeypatch.setenv("MLLAUNCH_FAKE_GPUS", str(GPUS))
     made: list[Attempt] = []
 
     def make(program: str = SLEEPING, gpus: int = GPUS, **changes: Any) -> Attempt:

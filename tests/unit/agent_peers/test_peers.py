@@ -395,7 +395,7 @@ def test_a_rank_that_the_attempt_has_not_is_refused(attempt: Callable[..., Scene
     scene.settle()
     nonce = json.loads(sock.recv(4096))["nonce"]
     said = Direction(session_key(bytes.fromhex(TOKEN), nonce, "00", rank), OTHER)
-    introduction = said.seal(b'{"node": "n", "queue": "a", "address": "127.0.0.1"}')
+    introduction = said.sign(b'{"node": "n", "queue": "a", "address": "127.0.0.1"}')
     sock.sendall(json.dumps({"rank": rank, "nonce": "00"}).encode() + b"\n" + introduction + b"\n")
     scene.settle()
     assert is_closed(sock)
@@ -406,9 +406,9 @@ def test_a_rank_that_the_attempt_has_not_is_refused(attempt: Callable[..., Scene
     "said",
     [
         [b'{"go": ["evil", 1]}', b'{"verdict": ["failed", "", 0]}'],
-        [Direction(session_key(b"guessed", "00", "00", 1), FIRST).seal(b'{"go": ["evil", 1]}')],
+        [Direction(session_key(b"guessed", "00", "00", 1), FIRST).sign(b'{"go": ["evil", 1]}')],
     ],
-    ids=["without-a-code", "with-a-guessed-one"],
+    ids=["without-a-mac", "with-a-guessed-one"],
 )
 def test_a_member_does_as_told_by_the_first_agent_alone(
     attempt: Callable[..., Scene], said: list[bytes]

@@ -9,30 +9,30 @@ from mllaunch_agent.peers.session import FIRST, OTHER, Direction, session_key
 KEY = session_key(b"token", "a", "b", 1)
 
 
-def sealed(*contents: bytes, key: bytes = KEY, who: str = OTHER) -> list[bytes]:
+def signed(*contents: bytes, key: bytes = KEY, who: str = OTHER) -> list[bytes]:
     said = Direction(key, who)
-    return [said.seal(content) for content in contents]
+    return [said.sign(content) for content in contents]
 
 
-def opened(*lines: bytes) -> list[bytes]:
+def verified(*lines: bytes) -> list[bytes]:
     heard = Direction(KEY, OTHER)
-    return [heard.open(line) for line in lines]
+    return [heard.verify(line) for line in lines]
 
 
 def test_what_was_said_is_what_is_heard() -> None:
-    assert opened(*sealed(b"{}", b"two words", b"")) == [b"{}", b"two words", b""]
+    assert verified(*signed(b"{}", b"two words", b"")) == [b"{}", b"two words", b""]
 
 
 @pytest.mark.parametrize(
     "lines",
     [
-        sealed(b"x", b"y")[::-1],
-        sealed(b"x", b"y")[1:],
-        sealed(b"x") * 2,
-        [sealed(b"x")[0].replace(b" x", b" y")],
-        [sealed(b"x")[0] + b"x"],
-        sealed(b"x", who=FIRST),
-        sealed(b"x", key=session_key(b"another", "a", "b", 1)),
+        signed(b"x", b"y")[::-1],
+        signed(b"x", b"y")[1:],
+        signed(b"x") * 2,
+        [signed(b"x")[0].replace(b" x", b" y")],
+        [signed(b"x")[0] + b"x"],
+        signed(b"x", who=FIRST),
+        signed(b"x", key=session_key(b"another", "a", "b", 1)),
         [b""],
         [b"x"],
         [b"\xff x"],
@@ -42,7 +42,7 @@ def test_what_was_said_is_what_is_heard() -> None:
 )
 def test_anything_but_the_next_message_is_refused(lines: list[bytes]) -> None:
     with pytest.raises(ValueError, match="not the next message"):
-        opened(*lines)
+        verified(*lines)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ class ShellPipe:
         self.stdin = Counted(os.fdopen(writer, "wb"))
         self.stdout = self.process.stdout
 
-    def wait_as_long_as_it_takes(self, patiently: bool = True) -> None:
+    has_ended = False
+
+    def set_patience(self, seconds: float | None) -> None:
         pass
 
     def complaint(self) -> tuple[int | None, str]:

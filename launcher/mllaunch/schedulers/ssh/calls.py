@@ -74,7 +74,12 @@ class Calls:
         self.address = address
         self._pipe = pipe
         self._lock = threading.Lock()
-        self.is_broken = False
+        self._is_broken = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing more will come of it: the agent ends by itself when it was asked nothing for long."""
+        return self._is_broken or self._pipe.has_ended
 
     def call(self, name: str, content: bytes | None = None, /, **given: Any) -> Any:
         """What the node answers. MllaunchError: "unreachable", NotFound, or what the node could not do."""
@@ -95,8 +100,10 @@ class Calls:
         if content is not None:
             call.update(bytes=len(content), takes_bytes=True)
         with self._lock:
+            if self._is_broken:  # while this waited for its turn
+                raise transport.unreachable(self.address, EOFError("the connection was closed"))
             try:
-                self._pipe.wait_as_long_as_it_takes(patiently)
+                self._pipe.set_patience(None if patiently else transport.ANSWER_S)
                 self._pipe.stdin.write(json.dumps(call).encode("ascii") + b"\n" + (content or b""))
                 self._pipe.stdin.flush()
                 line = self._pipe.stdout.readline()
@@ -110,7 +117,7 @@ class Calls:
             except BaseException as error:
                 from paramiko import SSHException
 
-                self.is_broken = True  # what comes next over it may be the answer to this
+                self._is_broken = True  # what comes next over it may be the answer to this
                 if not isinstance(error, (OSError, EOFError, ValueError, SSHException)):
                     raise
                 raise transport.unreachable(self.address, error) from error

@@ -49,7 +49,7 @@ def bring(
 ) -> Copy:
     """See to it that another node has it. progress: told the bytes of each part. What the node has already, also of a
     copy that broke off, is not sent again."""
-    found: dict[str, Any] | None = target.call("find_checkpoint", sha256=sha256, name=name)
+    found: dict[str, Any] | None = target.call_patiently("find_checkpoint", sha256=sha256, name=name)
     if found is None:
         names = [inner for inner, _ in original.files]
         held = target.call("held_of_checkpoint", sha256=sha256, names=names)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_AT_ONCE = 128
-
 
 class Fleet:
     def __init__(self, addresses: Sequence[Address]) -> None:
@@ -69,19 +67,29 @@ class Fleet:
 
     def each(self, addresses: Iterable[Address], act: Callable[[Calls], T]) -> dict[str, T | MllaunchError]:
         """By name, what came of it on each node; all at once."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        def one(address: Address) -> T | MllaunchError:
-            try:
-                return act(self.calls(address))
-            except MllaunchError as error:
-                return error
-
         wanted = list(addresses)
-        if len(wanted) == 1:
-            return {wanted[0].name: one(wanted[0])}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return dict(zip([address.name for address in wanted], pool.map(one, wanted), strict=True))
+        found: dict[str, T | MllaunchError] = {}
+        failed: list[BaseException] = []
+
+        def one(address: Address) -> None:
+            try:
+                found[address.name] = act(self.calls(address))
+            except MllaunchError as error:
+                found[address.name] = error
+            except BaseException as error:  # noqa: BLE001  raised again where it is waited for
+                failed.append(error)
+
+        # Not a pool, whose threads would have to end before this process can: Ctrl-C waits for no node.
+        threads = [threading.Thread(target=one, args=(address,), daemon=True) for address in wanted[1:]]
+        for thread in threads:
+            thread.start()
+        for address in wanted[:1]:
+            one(address)
+        for thread in threads:
+            thread.join()
+        if failed:
+            raise failed[0]
+        return {address.name: found[address.name] for address in wanted}
 
 
 class _Way:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SshScheduler"]
 
-Say = Callable[[str, int, int], None]
+Told = Callable[[str, int, int], None]
 
 _LEASE_S = 1800.0
 _KEEP_S = 7 * 86400.0
@@ -64,6 +64,7 @@ class SshScheduler:
         self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self._chosen: list[Address] = []
         self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
+        self._lacking: set[str] = set()  # nodes that fetch the image themselves, if nobody brings it
         self._asked: set[str] = set()  # nodes that were asked to start
         self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
         self._environments: dict[str, str] = {}  # by node
@@ -122,7 +123,13 @@ class SshScheduler:
             ),
         )
         _raise_first(answers)
-        return [name for name, has in answers.items() if not has]
+        self._lacking = {name for name, has in answers.items() if not has}
+        return [name for name in answers if name in self._lacking]
+
+    def shared(self, node: str, layers: Sequence[str]) -> int:
+        """How many of an image's layers, from the lowest on, a chosen node's engine has."""
+        calls = self._fleet.calls(self._fleet.address(node))
+        return int(calls.call_patiently("shared_layers", socket=self.engines[node]["socket"], layers=layers))
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -133,25 +140,25 @@ class SshScheduler:
         try:
             source = self._fleet.calls(self._address_of(attempt, node))
             return checkpoints.examine(source, *attempt, path, sha256, size_bytes)
-        except (Unreachable, NotFound) as error:
-            return error.message
+        except MllaunchError as error:
+            return error.message  # an older checkpoint, on another node, may do
 
     def bring_checkpoint(
-        self, attempt: AttemptRef, node: str, original: Original, sha256: str, name: str, say: Say
+        self, attempt: AttemptRef, node: str, original: Original, sha256: str, name: str, told: Told
     ) -> None:
-        """See to it that every chosen node has it. say: told the node, and how many bytes it has of how many."""
+        """See to it that every chosen node has it. told: the node, and how many bytes it has of how many."""
         origin = self._address_of(attempt, node)
         whole = sum(size for _, size in original.files)
 
         def bring(calls: Calls) -> Copy:
-            if calls.address == origin:
+            if calls.address[:4] == origin[:4]:  # name, host, user and port: the rest says how it is reached
                 return Copy(original.place, original.keys)
             came = 0
 
             def progress(size: int) -> None:
                 nonlocal came
                 came += size
-                say(calls.address.name, came, whole)
+                told(calls.address.name, came, whole)
 
             return checkpoints.bring(self._fleet.calls(origin), original, sha256, name, calls, progress)
 
@@ -216,7 +223,10 @@ class SshScheduler:
                 own["tree"] = code.bring(calls, spec["tree"], listed)
             venv = self._environments.get(calls.address.name)
             if spec["container"] is not None:
-                own["container"] = {**spec["container"], "engine": self.engines[calls.address.name]["socket"]}
+                name = calls.address.name
+                credentials = spec["container"]["credentials"] if name in self._lacking else None
+                own["container"] = {**spec["container"], "credentials": credentials}
+                own["container"]["engine"] = self.engines[name]["socket"]
             elif spec["python"] is not None:
                 wanted = spec["python"] if venv is None else os.path.join(venv, "bin", "python")
                 own["python"] = _interpreter(calls, wanted)

@@ -21,7 +21,7 @@ __all__ = ["Address", "Link", "Pipe", "connect"]
 CONNECT_S = 8.0
 _KEEPALIVE_S = 5
 _SILENCE_S = 15.0
-_ANSWER_S = 30.0  # for one answer; most come in milliseconds
+ANSWER_S = 30.0  # for one answer; most come in milliseconds
 _SSH_PORT = 22
 # ssh_config(5): UserKnownHostsFile, GlobalKnownHostsFile
 _KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
@@ -53,13 +53,17 @@ class Pipe:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        channel.settimeout(_ANSWER_S)
+        channel.settimeout(ANSWER_S)
         self.stdin: BinaryIO = channel.makefile("wb", -1)
         self.stdout: BinaryIO = channel.makefile("rb", -1)
 
-    def wait_as_long_as_it_takes(self, patiently: bool = True) -> None:
-        """For what comes next, or as long as most answers may take; a connection that has died ends both."""
-        self._channel.settimeout(None if patiently else _ANSWER_S)
+    @property
+    def has_ended(self) -> bool:
+        return bool(self._channel.closed or self._channel.eof_received)
+
+    def set_patience(self, seconds: float | None) -> None:
+        """How long to wait for what comes next; None: for as long as the connection lives."""
+        self._channel.settimeout(seconds)
 
     def receive(self, limit: int) -> bytes:
         """What has come, as soon as there is something; b"" at the end."""

@@ -16,6 +16,7 @@ from mllaunch.schedulers.ssh.transport import Link, Pipe
 __all__ = ["tunnel"]
 
 _PART_BYTES = 1 << 16
+_FOLDER_BYTES = 64
 # Runs on the node; ends with whichever side ends first, as HTTP without keep-alive does.
 _RELAY = """\
 import os, socket, threading
@@ -40,46 +41,66 @@ while True:
 @contextmanager
 def tunnel(link: Link, python: str | None, path: str) -> Iterator[str]:
     """While it lasts, the engine that listens at ``path`` on the node listens here, too; at the path that is given."""
-    folder = tempfile.mkdtemp(prefix="mllaunch-")  # which nobody else may enter
-    here = os.path.join(folder, "engine.sock")
-    relay = _RELAY.format(path=path, size=_PART_BYTES)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-        listening.bind(here)
-        listening.listen()
-        threading.Thread(target=_accept, args=(listening, link, python, relay), daemon=True).start()
-        try:
-            yield here
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            _end(listening)
+    # A folder which nobody else may enter; the path of a socket has room for 107 bytes.
+    short = len(tempfile.gettempdir()) <= _FOLDER_BYTES
+    folder = tempfile.mkdtemp(prefix="mllaunch-", dir=None if short else "/tmp")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+            here = os.path.join(folder, "engine.sock")
+            listening.bind(here)
+            listening.listen()
+            carrier = _Carrier(link, python, _RELAY.format(path=path, size=_PART_BYTES))
+            threading.Thread(target=carrier.accept, args=(listening,), daemon=True).start()
+            try:
+                yield here
+            finally:
+                _end(listening)
+                carrier.end()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _accept(listening: socket.socket, link: Link, python: str | None, relay: str) -> None:
-    while True:
-        try:
-            asking, _ = listening.accept()
-        except OSError:
-            return
-        threading.Thread(target=_carry, args=(asking, link, python, relay), daemon=True).start()
+class _Carrier:
+    def __init__(self, link: Link, python: str | None, relay: str) -> None:
+        self._link = link
+        self._python = python
+        self._relay = relay
+        self._open: set[socket.socket] = set()
 
+    def accept(self, listening: socket.socket) -> None:
+        """Carry every connection that comes, until nobody listens any more."""
+        while True:
+            try:
+                asking, _ = listening.accept()
+            except OSError:
+                return
+            self._open.add(asking)
+            threading.Thread(target=self._carry, args=(asking,), daemon=True).start()
 
-def _carry(asking: socket.socket, link: Link, python: str | None, relay: str) -> None:
-    """One connection, until one of its sides ends it."""
-    with asking:
-        try:
-            pipe = program.start(link, python, relay)
-        except OSError:
-            return  # closed without an answer: who asked says that the engine is gone
-        pipe.wait_as_long_as_it_takes()
-        threading.Thread(target=_there, args=(asking, pipe), daemon=True).start()
-        try:
-            while data := pipe.receive(_PART_BYTES):
-                asking.sendall(data)
-        except OSError:
-            pass
-        finally:
-            pipe.close()
+    def end(self) -> None:
+        """End those that are kept open for more to be asked."""
+        for asking in list(self._open):
             _end(asking)
+
+    def _carry(self, asking: socket.socket) -> None:
+        """One connection, until one of its sides ends it."""
+        with asking:
+            try:
+                pipe = program.start(self._link, self._python, self._relay)
+            except OSError:
+                self._open.discard(asking)
+                return  # closed without an answer: who asked says that the engine is gone
+            pipe.set_patience(None)
+            threading.Thread(target=_there, args=(asking, pipe), daemon=True).start()
+            try:
+                while data := pipe.receive(_PART_BYTES):
+                    asking.sendall(data)
+            except OSError:
+                pass
+            finally:
+                pipe.close()
+                _end(asking)
+                self._open.discard(asking)
 
 
 def _there(asking: socket.socket, pipe: Pipe) -> None:
