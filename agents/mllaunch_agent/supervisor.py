@@ -293,8 +293,8 @@ class Supervisor:
             self.stopping = Stopping(cause, 0.0, system.boot_s())
 
     def _leave_peers(self) -> None:
-        """Once the record is sealed: where the link to the first node is down, it would wait for us until its lease ends.
-        So it is told when the link is there again."""
+        """Once the record is sealed. Where the link to the first node is down, it is told when that is there again:
+        else it would wait for us until its lease ends."""
         if self.peers is None:
             return
         self.peers.say_ended()
