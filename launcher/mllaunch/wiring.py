@@ -225,7 +225,7 @@ class App:
 
         if backend != SSH:
             return self.engine_answer
-        found = [(node, Answer(**engine)) for node, engine in self.ssh.engines.items()]
+        found = [(node, Answer(**engine)) for node, engine in self.ssh.chosen.engines.items()]
         for node, answer in found:
             if answer.version is None:
                 remedy = f"mllaunch doctor --node {node}"
@@ -246,8 +246,8 @@ class App:
         if here is where or (here.version is not None and here.platform == where.platform):
             yield
             return
-        node = self.ssh.nodes[0]
-        with self.ssh.engine(node) as socket:
+        node = self.ssh.chosen.nodes[0]
+        with self.ssh.chosen.engine(node) as socket:
             self.engine_answer = where._replace(socket=socket)
             try:
                 yield
@@ -262,7 +262,9 @@ class App:
         from mllaunch.images import shipping
 
         targets = [
-            shipping.Target(node, partial(self.ssh.engine, node), partial(self.ssh.shared, node))
+            shipping.Target(
+                node, partial(self.ssh.chosen.engine, node), partial(self.ssh.chosen.shared, node)
+            )
             for node in nodes
         ]
         return shipping.send(self.engine_answer.socket, lambda: self.docker, image, targets, say)

@@ -21,7 +21,7 @@ def ensure(app: App, what: Launchable, *, quiet: bool) -> Lock | None:
     from mllaunch.domain.image import Lock
     from mllaunch_agent.environments import KINDS
 
-    if what.config.python is not None or not app.ssh.needs_environment:
+    if what.config.python is not None or not app.ssh.chosen.needs_environment:
         return None
     asked = _asked(app, what)
     if asked.path is None or asked.lock_digest is None or asked.kind not in KINDS:
@@ -29,10 +29,14 @@ def ensure(app: App, what: Launchable, *, quiet: bool) -> Lock | None:
             _say_unserved(asked)
         return None
     with Progress(quiet, "env") as progress:
-        made = app.ssh.install(asked, lambda node, line: progress.say(f"{line} [{node}]"))
+        made = app.ssh.chosen.install(asked, lambda node, line: progress.say(f"{line} [{node}]"))
     if not quiet:
         _say(asked, made)
-    return Lock(asked.path, asked.lock_digest, resolved=False) if len(made) == len(app.ssh.nodes) else None
+    return (
+        Lock(asked.path, asked.lock_digest, resolved=False)
+        if len(made) == len(app.ssh.chosen.nodes)
+        else None
+    )
 
 
 def _asked(app: App, what: Launchable) -> Dependencies:

@@ -82,7 +82,7 @@ def bring(app: App, image: Image, *, quiet: bool) -> str | None:
     """See to it that every node has the image. One that is in a registry they fetch from there themselves, for which
     they need what is returned: the user's credentials there, as the X-Registry-Auth header; None where there are none.
     """
-    lacking = app.ssh.lacking(image.id)
+    lacking = app.ssh.chosen.lacking(image.id)
     if not lacking:
         return None
     if "@" in image.reference:

@@ -163,7 +163,7 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
 
             with app.building_for(job.backend):
                 image = imaging.planned(app, config, snapshot, job)
-        nodes = app.ssh.nodes if job.backend == SSH else [run.submitted_by_host]
+        nodes = app.ssh.chosen.nodes if job.backend == SSH else [run.submitted_by_host]
         dryrun.show(run, job, nodes, image, as_json=asked["as_json"])
         return None
     say = _Progress(asked["as_json"])
@@ -260,7 +260,7 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
     choice = choose(
         config.runtime,
         in_place=asked["in_place"],
-        python=config.python or (app.ssh.python if config.backend == SSH else None),
+        python=config.python or (app.ssh.chosen.python if config.backend == SSH else None),
         image=asked["image"],
         ask=lambda: app.engine_where(config.backend),
     )

@@ -11,6 +11,7 @@ import pytest
 
 from mllaunch.errors import MllaunchError, Unreachable
 from mllaunch.ports import AttemptRef
+from mllaunch.schedulers.ssh.chosen import Chosen
 from mllaunch.schedulers.ssh.scheduler import SshScheduler
 from mllaunch.schedulers.ssh.transport import Address
 
@@ -75,7 +76,7 @@ def test_what_was_asked_of_no_node_has_started_nowhere_even_if_one_is_silent(tmp
     folder.mkdir(parents=True)
     (folder / "1.json").write_text(json.dumps({"nodes": [Address("a")._asdict()]}))
     scheduler = SshScheduler(str(tmp_path), fleet)  # type: ignore[arg-type]
-    scheduler._chosen = [Address("a")]
+    scheduler.chosen = Chosen(fleet, [Address("a")], {})  # type: ignore[arg-type]
     assert scheduler.withdraw(ATTEMPT) is True
     assert fleet.nodes["a"].asked == []
     assert scheduler.abandon(ATTEMPT) is False  # somebody else does not know that

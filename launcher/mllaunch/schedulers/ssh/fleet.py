@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -110,3 +110,10 @@ class _Way:
         if self._link is None or not self._link.is_open:
             self._link = transport.connect(self._address)
         return calls.begin(self._link, self._address, self._archive())
+
+
+def raise_first(answers: Mapping[str, object]) -> None:
+    """Raise the first node's failure, if there is any."""
+    for answer in answers.values():
+        if isinstance(answer, MllaunchError):
+            raise answer

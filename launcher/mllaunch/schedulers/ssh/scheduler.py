@@ -5,35 +5,33 @@ Which nodes an attempt is on is recorded before anything starts (placements.py):
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from mllaunch.domain.placement import Offer, Wish, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles, Way
-from mllaunch.schedulers.ssh import checkpoints, code, environments, openssh
+from mllaunch.schedulers.ssh import checkpoints, code, openssh
 from mllaunch.schedulers.ssh.calls import Calls
-from mllaunch.schedulers.ssh.checkpoints import Copy, Original
-from mllaunch.schedulers.ssh.fleet import Fleet
+from mllaunch.schedulers.ssh.checkpoints import Original
+from mllaunch.schedulers.ssh.chosen import Chosen, Told
+from mllaunch.schedulers.ssh.fleet import Fleet, raise_first
 from mllaunch.schedulers.ssh.keeping import Disks
 from mllaunch.schedulers.ssh.placements import Placements
+from mllaunch.schedulers.ssh.remote import RemoteFiles, RemoteOutputs, SilentFiles, of
 from mllaunch.schedulers.ssh.transport import Address
 from mllaunch.usecases.runtime import DOCKER, PROCESS
 from mllaunch_agent import system
 
 if TYPE_CHECKING:
     from mllaunch.domain.job import Resources
-    from mllaunch_agent.protocol import Meeting, Seal, StopRequest, TaskSpec
-    from mllaunch_containers.spec import Dependencies
+    from mllaunch_agent.protocol import Meeting, StopRequest, TaskSpec
 
 __all__ = ["SshScheduler"]
-
-Told = Callable[[str, int, int], None]
 
 _LEASE_S = 1800.0
 _KEEP_S = 7 * 86400.0
@@ -62,12 +60,8 @@ class SshScheduler:
         self._fleet = fleet
         self._wish = wish
         self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
-        self._chosen: list[Address] = []
-        self.engines: dict[str, dict[str, Any]] = {}  # of the chosen nodes, where they were asked
-        self._lacking: set[str] = set()  # nodes that fetch the image themselves, if nobody brings it
+        self.chosen = Chosen(fleet, (), {})
         self._asked: set[str] = set()  # nodes that were asked to start
-        self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
-        self._environments: dict[str, str] = {}  # by node
         self._telling = threading.Lock()
 
     # --- where ---------------------------------------------------------------------------------------------------
@@ -87,49 +81,11 @@ class SshScheduler:
 
         answers = self._fleet.each(addresses, ask)
         if len(answers) == 1:
-            _raise_first(answers)
+            raise_first(answers)
         offers = [_offer(name, answer, runtime == DOCKER) for name, answer in answers.items()]
         chosen = choose(resources, offers, named=self._wish.exactly, preferred=self._wish.preferred)
-        self._chosen = [self._fleet.address(name) for name in chosen]
-        self.engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
-
-    @property
-    def nodes(self) -> list[str]:
-        """The nodes that were chosen."""
-        return [address.name for address in self._chosen]
-
-    @property
-    def needs_environment(self) -> bool:
-        """Whether a chosen node names no interpreter."""
-        return any(address.python is None for address in self._chosen)
-
-    @property
-    def python(self) -> str | None:
-        """The interpreter that the configuration names for one of the chosen nodes, if it does for any."""
-        return next((address.python for address in self._chosen if address.python is not None), None)
-
-    # --- images --------------------------------------------------------------------------------------------------
-
-    def engine(self, node: str) -> AbstractContextManager[str]:
-        """A chosen node's container engine, as the path of a unix socket here."""
-        return self._fleet.engine(self._fleet.address(node), self.engines[node]["socket"])
-
-    def lacking(self, image: str) -> list[str]:
-        """Those of the chosen nodes whose engine has not got an image."""
-        answers = self._fleet.each(
-            self._chosen,
-            lambda calls: bool(
-                calls.call("has_image", socket=self.engines[calls.address.name]["socket"], image=image)
-            ),
-        )
-        _raise_first(answers)
-        self._lacking = {name for name, has in answers.items() if not has}
-        return [name for name in answers if name in self._lacking]
-
-    def shared(self, node: str, layers: Sequence[str]) -> int:
-        """How many of an image's layers, from the lowest on, a chosen node's engine has."""
-        calls = self._fleet.calls(self._fleet.address(node))
-        return int(calls.call_patiently("shared_layers", socket=self.engines[node]["socket"], layers=layers))
+        engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
+        self.chosen = Chosen(self._fleet, [self._fleet.address(name) for name in chosen], engines)
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -146,25 +102,8 @@ class SshScheduler:
     def bring_checkpoint(
         self, attempt: AttemptRef, node: str, original: Original, sha256: str, name: str, told: Told
     ) -> None:
-        """See to it that every chosen node has it. told: the node, and how many bytes it has of how many."""
-        origin = self._address_of(attempt, node)
-        whole = sum(size for _, size in original.files)
-
-        def bring(calls: Calls) -> Copy:
-            if calls.address[:4] == origin[:4]:  # name, host, user and port: the rest says how it is reached
-                return Copy(original.place, original.keys)
-            came = 0
-
-            def progress(size: int) -> None:
-                nonlocal came
-                came += size
-                told(calls.address.name, came, whole)
-
-            return checkpoints.bring(self._fleet.calls(origin), original, sha256, name, calls, progress)
-
-        answers = self._fleet.each(self._chosen, bring)
-        _raise_first(answers)
-        self._copies = cast("dict[str, Copy]", answers)
+        """Bring what a node of an attempt has to the chosen nodes, as ``Chosen.bring_checkpoint``."""
+        self.chosen.bring_checkpoint(self._address_of(attempt, node), original, sha256, name, told)
 
     def _address_of(self, attempt: AttemptRef, node: str) -> Address:
         """Where a node of an attempt is. NotFound if it has none of that name."""
@@ -174,21 +113,6 @@ class SshScheduler:
         raise NotFound("node", f"attempt {attempt.number} was not on {node}")
 
     # --- starting ------------------------------------------------------------------------------------------------
-
-    def install(self, wanted: Dependencies, say: Callable[[str, str], None]) -> list[tuple[str, bool]]:
-        """Have each chosen node that names no interpreter make an environment, all at once: (node, whether it is new).
-
-        say: takes a node and a line of progress. Raises MllaunchError if a node cannot.
-        """
-        nodes = [address for address in self._chosen if address.python is None]
-        answers = self._fleet.each(
-            nodes,
-            lambda calls: environments.make(calls, wanted, lambda line: say(calls.address.name, line)),
-        )
-        _raise_first(answers)
-        made = cast("dict[str, environments.Made]", answers)
-        self._environments = {node: found.path for node, found in made.items()}
-        return [(node, found.is_new) for node, found in made.items()]
 
     @contextmanager
     def submitting(self, attempt: AttemptRef) -> Iterator[None]:
@@ -206,40 +130,19 @@ class SshScheduler:
 
     def start(self, spec: TaskSpec) -> None:
         attempt = AttemptRef(spec["run_id"], spec["attempt"])
-        nodes = self._chosen
+        nodes = self.chosen.addresses
         self._placements.record(attempt, {"nodes": [a._asdict() for a in nodes], **self._terms})
         listed = code.listing(spec["tree"], spec["cache"]) if spec["tree"] else None
-        per_node = len(spec["tasks"])
 
         def begin(calls: Calls, meeting: Meeting | None) -> None:
-            rank = nodes.index(calls.address)
-            places = [
-                {"rank": rank * per_node + place["local_rank"], "local_rank": place["local_rank"]}
-                for place in spec["tasks"]
-            ]
-            own: dict[str, Any] = {**spec, "node": calls.address.name, "node_rank": rank, "tasks": places}
-            own.update(lease_dir=None, meeting=meeting)
-            if spec["tree"] and listed is not None:
-                own["tree"] = code.bring(calls, spec["tree"], listed)
-            venv = self._environments.get(calls.address.name)
-            if spec["container"] is not None:
-                name = calls.address.name
-                credentials = spec["container"]["credentials"] if name in self._lacking else None
-                own["container"] = {**spec["container"], "credentials": credentials}
-                own["container"]["engine"] = self.engines[name]["socket"]
-            elif spec["python"] is not None:
-                wanted = spec["python"] if venv is None else os.path.join(venv, "bin", "python")
-                own["python"] = _interpreter(calls, wanted)
-                own["argv"] = [own["python"], *spec["argv"][1:]]
-            if spec["checkpoint"] is not None:
-                copy = self._copies[calls.address.name]
-                own["checkpoint"] = {**spec["checkpoint"], "source": copy.place, "verified": copy.keys}
+            tree = code.bring(calls, str(spec["tree"]), listed) if listed is not None else None
+            own, venv = self.chosen.specification(calls, spec, tree)
             self._asked.add(calls.address.name)
-            calls.call("start", spec=own, venv=venv)
+            calls.call("start", spec={**own, "meeting": meeting}, venv=venv)
 
         # The code goes to all at once, so that those who start later need not be waited for.
         if len(nodes) > 1 and listed is not None:
-            _raise_first(self._fleet.each(nodes, lambda calls: code.bring(calls, str(spec["tree"]), listed)))
+            raise_first(self._fleet.each(nodes, lambda calls: code.bring(calls, str(spec["tree"]), listed)))
         self._meet(attempt, nodes, begin)
 
     def _meet(
@@ -258,17 +161,17 @@ class SshScheduler:
             "lease_s": self.lease_s(attempt),
         }
         begin(calls, meeting)
-        there = calls.call("meeting", **_of(attempt))
+        there = calls.call("meeting", **of(attempt))
         # With the token of the agent that is there: it may have been started by an earlier try.
         known = cast("Meeting", {**meeting, **there})
-        _raise_first(self._fleet.each(others, lambda calls: begin(calls, known)))
+        raise_first(self._fleet.each(others, lambda calls: begin(calls, known)))
 
     def retry(self, failed: AttemptRef) -> None:
         nodes = self._nodes(failed)
         following = failed._replace(number=failed.number + 1)
         self._placements.record(following, self._placements.read(failed))
         self._meet(
-            following, nodes, lambda calls, meeting: calls.call("retry", **_of(failed), meeting=meeting)
+            following, nodes, lambda calls, meeting: calls.call("retry", **of(failed), meeting=meeting)
         )
 
     def abandon(self, attempt: AttemptRef) -> bool:
@@ -278,7 +181,9 @@ class SshScheduler:
         return self._rule_out(attempt, never_asked=())
 
     def withdraw(self, attempt: AttemptRef) -> bool:
-        return self._rule_out(attempt, never_asked=[name for name in self.nodes if name not in self._asked])
+        return self._rule_out(
+            attempt, never_asked=[name for name in self.chosen.nodes if name not in self._asked]
+        )
 
     def _rule_out(self, attempt: AttemptRef, never_asked: Sequence[str]) -> bool:
         """never_asked: nodes of which is known that nobody has asked them to start it."""
@@ -287,13 +192,13 @@ class SshScheduler:
         except NotFound:
             return True  # it never came to choosing
         perhaps = [address for address in nodes if address.name not in never_asked]
-        answers = self._fleet.each(perhaps, lambda calls: bool(calls.call("abandon", **_of(attempt))))
+        answers = self._fleet.each(perhaps, lambda calls: bool(calls.call("abandon", **of(attempt))))
         if not never_asked and not any(answer is True for answer in answers.values()):
             return False
         # Where one node cannot start none does. Those that wait for it need not; one that is silent gives up by itself.
         waiting = [address for address in perhaps if answers[address.name] is False]
         request: StopRequest = {"by": "mllaunch", "at": system.now(), "now": True}
-        self._fleet.each(waiting, lambda calls: calls.call("stop", **_of(attempt), request=request))
+        self._fleet.each(waiting, lambda calls: calls.call("stop", **of(attempt), request=request))
         return True
 
     # --- afterwards ----------------------------------------------------------------------------------------------
@@ -321,14 +226,14 @@ class SshScheduler:
     ) -> Way:
         """How to run a command where a task runs, or a shell without words. Unreachable, if it cannot be asked."""
         address = next(address for address in self._nodes(attempt) if address.name == node)
-        found = self._fleet.calls(address).call("enter", **_of(attempt), rank=rank)
+        found = self._fleet.calls(address).call("enter", **of(attempt), rank=rank)
         return Way(found["state"], openssh.command(address, [*found["argv"], *words], terminal=terminal))
 
     def _bring_stop(self, attempt: AttemptRef, calls: Calls) -> None:
         wanted = self._read_stop(attempt)
         if wanted is None or calls.address.name in wanted["told"]:
             return
-        if not calls.call("stop", **_of(attempt), request=wanted["request"]):
+        if not calls.call("stop", **of(attempt), request=wanted["request"]):
             return  # it has not begun there yet
         with self._telling:
             newest = self._read_stop(attempt)
@@ -348,7 +253,7 @@ class SshScheduler:
     def revive(self, attempt: AttemptRef, node: str) -> None:
         for address in self._nodes(attempt):
             if address.name == node:
-                self._fleet.calls(address).call("revive", **_of(attempt))
+                self._fleet.calls(address).call("revive", **of(attempt))
 
     def lease_s(self, attempt: AttemptRef) -> float:
         return float(self._placements.read(attempt).get("lease_s", _LEASE_S))
@@ -366,7 +271,7 @@ class SshScheduler:
                 raise
             except MllaunchError:
                 pass  # tried again at the next look
-            found = calls.call("look", **_of(attempt))
+            found = calls.call("look", **of(attempt))
             return RemoteFiles(calls, attempt, found) if found is not None else None
 
         answers = self._fleet.each(nodes, look)
@@ -393,97 +298,6 @@ class SshScheduler:
         return [address.name for address in self._nodes(attempt)]
 
 
-class RemoteFiles:
-    """What one node held of an attempt when it was asked; the bytes are read when they are wanted."""
-
-    def __init__(self, calls: Calls, attempt: AttemptRef, found: dict[str, Any]) -> None:
-        self._calls = calls
-        self._attempt = attempt
-        self._found = found
-
-    def lengths(self) -> dict[str, int]:
-        return dict(self._found["lengths"])
-
-    def read(self, stream: str, offset: int, limit: int) -> bytes:
-        return self._calls.fetch("read", **_of(self._attempt), stream=stream, offset=offset, limit=limit)
-
-    def seal(self) -> Seal | None:
-        return cast("Seal | None", self._found["seal"])
-
-    def is_alive(self) -> bool:
-        return bool(self._found["alive"])
-
-
-class RemoteOutputs:
-    """What a node still holds of what an attempt's tasks wrote."""
-
-    def __init__(self, calls: Calls, attempt: AttemptRef) -> None:
-        self._calls = calls
-        self._attempt = attempt
-
-    def output_now(self) -> list[dict[str, Any]]:
-        return self._calls.call("outputs", **_of(self._attempt)) or []
-
-    def open_output(self, path: str) -> RemoteOutput:
-        opened = RemoteOutput(self._calls, self._attempt, path)
-        try:
-            opened.stat()
-        except NotFound as error:
-            raise FileNotFoundError(errno.ENOENT, error.message) from error
-        except MllaunchError as error:
-            if error.code != "os":
-                raise
-            raise OSError(errno.EIO, error.message) from error
-        return opened
-
-
-class RemoteOutput:
-    """A file that is being copied; the node opens it anew for each part."""
-
-    def __init__(self, calls: Calls, attempt: AttemptRef, path: str) -> None:
-        self._calls = calls
-        self._given = {**_of(attempt), "path": path}
-
-    def stat(self) -> dict[str, int]:
-        return dict(self._calls.call("stat_output", **self._given))
-
-    def read(self, offset: int, limit: int) -> bytes:
-        return self._calls.fetch("read_output", **self._given, offset=offset, limit=limit)
-
-    def close(self) -> None:
-        pass
-
-
-class SilentFiles:
-    """A node that could not be asked. Whatever is wanted of it, that is the answer."""
-
-    def __init__(self, error: Unreachable) -> None:
-        self._error = error
-
-    def lengths(self) -> dict[str, int]:
-        raise self._error
-
-    def read(self, stream: str, offset: int, limit: int) -> bytes:
-        raise self._error
-
-    def seal(self) -> Seal | None:
-        raise self._error
-
-    def is_alive(self) -> bool:
-        raise self._error
-
-
-def _raise_first(answers: Mapping[str, object]) -> None:
-    """The first node's failure, if there is any."""
-    for answer in answers.values():
-        if isinstance(answer, MllaunchError):
-            raise answer
-
-
-def _of(attempt: AttemptRef) -> dict[str, Any]:
-    return {"run_id": attempt.run_id, "number": attempt.number}
-
-
 def _offer(name: str, answer: Any, in_container: bool) -> Offer:
     if isinstance(answer, MllaunchError):
         return Offer(name, problem=answer.message)
@@ -498,16 +312,3 @@ def _offer(name: str, answer: Any, in_container: bool) -> Offer:
         memory_bytes=answer["memory_bytes"],
         load=answer["load"],
     )
-
-
-def _interpreter(calls: Calls, wanted: str) -> str:
-    """Where the tasks' interpreter is on the node."""
-    wanted = calls.address.python or wanted
-    found = calls.call("which", programs=[wanted])
-    if found is None:
-        raise NotFound(
-            "python",
-            f"{calls.address.name} has no {wanted}",
-            hint=f"nodes: [{{name: {calls.address.name}, python: /PATH/TO/python}}]   in mllaunch.yaml",
-        )
-    return str(found)
