@@ -27,7 +27,7 @@ lint: $(VENV)/dev
 
 tests: $(VENV)/dev
 	tests/testbed/install.sh
-	PATH="$(BIN):$$PATH" $(BIN)/pytest
+	PATH="$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadfile
 
 bench: $(VENV)/dev
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench

@@ -271,7 +271,7 @@ class Hosts:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.folder = new.rename(parent / new.name.replace("mllaunch-new-", _PREFIX))
         CACHE.mkdir(exist_ok=True)
-        self.network = _free_network()
+        self.network = _claimed_network()
         self.tag = f"ml{self.network}"  # names of network devices have 15 letters at most
         self.switch = f"{self.tag}sw"
         self.key = self.folder / "key"
@@ -295,7 +295,6 @@ class Hosts:
         return found
 
     def __enter__(self) -> Hosts:
-        _run("ip", "netns", "add", self.switch)
         _run("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge")
         _run("ip", "-n", self.switch, "link", "set", "br0", "up")
         here, there = f"{self.tag}h", f"{self.tag}hp"
@@ -316,14 +315,17 @@ class Hosts:
         self._lock.close()
 
 
-def _free_network() -> int:
-    """The second number of a network 10.N.0.0/24 that this machine does not know."""
-    for number in range(77, 250):
-        known = subprocess.run(
-            ["ip", "-o", "route", "show", f"10.{number}.0.0/24"], capture_output=True, text=True
-        )
-        if not known.stdout.strip() and not Path(f"/run/netns/ml{number}sw").exists():
-            return number
+def _claimed_network() -> int:
+    """The second number of a network 10.N.0.0/24 that this machine does not know; its switch is there from now on."""
+    with (CACHE / "hosts.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another session may choose in this moment
+        for number in range(77, 250):
+            known = subprocess.run(
+                ["ip", "-o", "route", "show", f"10.{number}.0.0/24"], capture_output=True, text=True
+            )
+            if not known.stdout.strip() and not Path(f"/run/netns/ml{number}sw").exists():
+                _run("ip", "netns", "add", f"ml{number}sw")
+                return number
     raise AssertionError("no network is free")
 
 
