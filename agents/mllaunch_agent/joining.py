@@ -10,7 +10,7 @@ from mllaunch_agent.outcome import Cause
 if TYPE_CHECKING:
     from mllaunch_agent.supervisor import Supervisor
 
-_SOON_S = 0.02
+_SOON_S = 0.1
 
 
 def meet(supervisor: Supervisor) -> None:
@@ -100,7 +100,7 @@ def _await(supervisor: Supervisor, others: peers.Peers, has_come: Callable[[peer
                 return True
             if guard is None:
                 guard = guarding.fork_guard(supervisor)
-            supervisor.sleep(_SOON_S)
+            supervisor.sleep(_SOON_S, others.filenos())
     finally:
         if guard is not None:
             guarding.dismiss(guard)

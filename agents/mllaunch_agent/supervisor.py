@@ -305,10 +305,10 @@ class Supervisor:
 
     # --- the loop's parts -----------------------------------------------------------------------------------
 
-    def sleep(self, seconds: float) -> None:
-        """Wait, but no longer than until a child ends."""
+    def sleep(self, seconds: float, also: Sequence[int] = ()) -> None:
+        """Wait, but no longer than until a child ends, or something comes on one of these descriptors."""
         reader = self._wakeup[0]
-        if select.select([reader], [], [], seconds)[0]:
+        if reader in select.select([reader, *also], [], [], seconds)[0]:
             os.read(reader, 4096)
         self._reap()
 

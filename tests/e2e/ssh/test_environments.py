@@ -20,7 +20,7 @@ PLACE = "disk/share/mllaunch/node/{0}/environments"
 @pytest.fixture(autouse=True)
 def _offline(nodes: Nodes) -> Iterator[None]:
     """The nodes reach no package index: their users have told pip of a folder. At the end no environment is left."""
-    nodes.configure(python=None)
+    nodes.configure("runtime: process\n", python=None)
     settings = "[global]\nno-index = true\nno-cache-dir = true\nfind-links = /host/wheels\n"
     for number in (1, 2):
         (nodes[number].folder / "wheels").mkdir()
