@@ -265,13 +265,14 @@ class Hosts:
 
     def __init__(self, count: int, gpus: int) -> None:
         parent = Path("/var/tmp")  # a disk, where /tmp may be memory
-        leftovers.remove_abandoned(parent, _PREFIX)
+        _remove_abandoned(parent)
         new = Path(tempfile.mkdtemp(prefix="mllaunch-new-", dir=parent))
         self._lock = (new / "lock").open("wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.folder = new.rename(parent / new.name.replace("mllaunch-new-", _PREFIX))
         CACHE.mkdir(exist_ok=True)
         self.network = _claimed_network()
+        (self.folder / "network").write_text(str(self.network))
         self.tag = f"ml{self.network}"  # names of network devices have 15 letters at most
         self.switch = f"{self.tag}sw"
         self.key = self.folder / "key"
@@ -313,6 +314,24 @@ class Hosts:
         subprocess.run(["ip", "netns", "del", self.switch], stderr=subprocess.DEVNULL)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the hosts of sessions that were killed: nobody holds the lock in their folder."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        try:
+            with (folder / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                number = (folder / "network").read_text()
+        except OSError:
+            continue  # in use, just being made, or being removed by another session
+        for space in Path("/run/netns").glob(f"ml{number}*"):
+            inside = subprocess.run(["ip", "netns", "pids", space.name], capture_output=True, text=True)
+            for pid in inside.stdout.split():
+                os.kill(int(pid), signal.SIGKILL)
+            _run("ip", "netns", "del", space.name)
+        subprocess.run(["ip", "link", "del", f"ml{number}h"], stderr=subprocess.DEVNULL)
+    leftovers.remove_abandoned(parent, _PREFIX)
 
 
 def _claimed_network() -> int:
