@@ -245,6 +245,7 @@ class Calls:
             return Data(file.read(min(limit, _AT_MOST_BYTES)))
 
     def do_find_checkpoint(self, sha256: str, name: str) -> Optional[Dict[str, Any]]:
+        self._code.hold()  # against being swept away, as everything here, until the run begins
         return self._checkpoints.find(sha256, name)
 
     def do_held_of_checkpoint(self, sha256: str, names: List[str]) -> List[int]:
@@ -261,6 +262,7 @@ class Calls:
     def do_make_environment(self, kind: str, sizes: List[List[Any]], content: bytes) -> str:
         """Have an environment made, if it is not there; its key. sizes: [relative path, bytes] of each file in content;
         the first is the one to install from."""
+        self._code.hold()
         files = []
         offset = 0
         for path, size in sizes:
