@@ -21,6 +21,7 @@ class Node:
     counted from 1."""
 
     def __init__(self, home: Path, fails_at: int | None = None) -> None:
+        home.mkdir(exist_ok=True)
         self._served = Served(str(home))
         self._fails_at = fails_at
         self.asked: list[str] = []
