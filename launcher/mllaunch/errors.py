@@ -32,6 +32,10 @@ class MllaunchError(Exception):
         self.evidence = evidence
         self.hint = hint
 
+    def again(self) -> MllaunchError:
+        """The same, to be raised once more: one that is raised again and again keeps the frames of every time."""
+        return type(self)(self.code, self.message, evidence=self.evidence, hint=self.hint)
+
 
 class UsageError(MllaunchError):
     exit_code = 2

@@ -6,6 +6,7 @@ What the run log has as it was sealed is freed on the nodes in passing.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +18,9 @@ from mllaunch.ports import AttemptRef
 if TYPE_CHECKING:
     from mllaunch.domain.run import Run
     from mllaunch.usecases.collect import Collector
+
+
+_SILENT_PAUSE_S = 2.0
 
 
 class Busy(Protocol):
@@ -46,8 +50,13 @@ class Rounds:
     """
 
     def __init__(
-        self, collector: Collector, disks: Disks, start: Callable[[Callable[[], None]], Busy] = _start
+        self,
+        collector: Collector,
+        disks: Disks,
+        start: Callable[[Callable[[], None]], Busy] = _start,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._sleep = sleep
         self._collector = collector
         self._disks = disks
         self._start = start
@@ -78,8 +87,21 @@ class Rounds:
             work.setdefault(node, []).append(partial(self._free, run_id, node))
         for node, acts in work.items():
             if node not in self._busy or not self._busy[node].is_alive():
-                self._busy[node] = self._start(partial(_do_all, acts))
+                on_it = next((run_id for run_id, nodes in on_nodes.items() if node in nodes), None)
+                self._busy[node] = self._start(partial(self._ask, node, acts, on_it))
         return len(runs) + len(to_free)
+
+    def _ask(self, node: str, acts: list[Callable[[], None]], run_id: str | None) -> None:
+        """run_id: one of the runs that are on the node; it tells whether that has answered."""
+        for act in acts:
+            act()
+        if run_id is not None:
+            try:
+                _, status = self._collector.log.get(run_id)
+            except MllaunchError:
+                return
+            if node in dict(status.unreachable):
+                self._sleep(_SILENT_PAUSE_S)  # its way is tried even more seldom
 
     def _collect(self, run: Run, events_only: bool, node: str | None = None) -> None:
         if not self._collector.attempt_to_collect(run, events_only=events_only, node=node):
@@ -112,8 +134,3 @@ class Rounds:
             pass  # the next collector tries again, and `prune` says why it cannot be
         with self._turn:
             self._to_free.discard((run_id, node))
-
-
-def _do_all(acts: list[Callable[[], None]]) -> None:
-    for act in acts:
-        act()

@@ -77,3 +77,13 @@ def test_a_node_that_answers_again_is_as_any_other() -> None:
     one.knocked.clear()
     one.knock_until(307)
     assert one.knocked == [300.0, 305.0]  # with the shortest pause
+
+
+def test_what_everybody_is_told_does_not_grow_with_how_often_it_was_told() -> None:
+    one = Trying()
+    depths = []
+    for _ in range(3):
+        with pytest.raises(MllaunchError) as caught:
+            one.door.open()
+        depths.append(len(caught.traceback))
+    assert depths[1] == depths[2]

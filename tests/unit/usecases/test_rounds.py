@@ -50,6 +50,7 @@ class Collecting:
     """A collector that says what it was asked for: (run, node). Its run log has what it says that was sealed."""
 
     seal = "sealed-complete"
+    unreachable: tuple[tuple[str, str], ...] = ()
     blobs = None
 
     def __init__(self, places: dict[str, list[str]]) -> None:
@@ -59,6 +60,7 @@ class Collecting:
         ]
         self._places = places
         self.asked: list[tuple[str, str | None]] = []
+        self.slept: list[float] = []
         self.newer: set[str] = set()  # runs whose records cannot be read here
 
     def unsettled(self) -> list[Run]:
@@ -69,7 +71,7 @@ class Collecting:
         return self
 
     def get(self, run_id: str) -> tuple[Run, RunStatus]:
-        return make_run(1), RunStatus(State.SUCCEEDED, seal=self.seal)
+        return make_run(1), RunStatus(State.SUCCEEDED, seal=self.seal, unreachable=self.unreachable)
 
     def views(self, run_id: str) -> dict[tuple[int, str], Any]:
         return {(1, "a"): {"seal": {"streams": {}}}}
@@ -92,7 +94,8 @@ def rounds(
         return threads[-1]
 
     collecting: Any = Collecting(places)
-    return Rounds(collecting, disks or Disks({}), start), collecting, threads
+    made = Rounds(collecting, disks or Disks({}), start, collecting.slept.append)
+    return made, collecting, threads
 
 
 def test_a_node_that_hangs_is_not_asked_again_and_keeps_neither_others_nor_this_machine_waiting() -> None:
@@ -150,3 +153,14 @@ def test_a_run_whose_record_only_a_newer_mllaunch_can_read_is_not_asked_for_agai
     threads[0].finish()
     assert made.go(events_only=False) == 1
     assert collecting.asked == [("here", None), ("one", "a"), ("here", None)]
+
+
+def test_a_node_that_does_not_answer_costs_little_while_it_does_not() -> None:
+    made, collecting, threads = rounds({"one": ["a"], "two": ["b"]})
+    collecting.unreachable = (("b", "2026-11-21T09:00:00.000Z"),)
+    made.go(events_only=False)
+    of_a, of_b = threads
+    of_a.finish()
+    assert collecting.slept == []
+    of_b.finish()
+    assert collecting.slept == [2.0]

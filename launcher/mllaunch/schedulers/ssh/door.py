@@ -52,7 +52,7 @@ class Door:
                 self._is_knocking = True
                 self._beside(self._knock_again)
             if self._failed is not None:
-                raise self._failed
+                raise self._failed.again()
             assert self._calls is not None
             return self._calls
 
