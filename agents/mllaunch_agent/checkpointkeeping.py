@@ -50,6 +50,7 @@ class CheckpointKeeping:
             system.write_all(fd, content)
         finally:
             os.close(fd)
+        os.utime(self._of(sha256, "part-"))  # it is being sent yet
 
     def keep_whole(self, sha256: str, name: str) -> Dict[str, Any]:
         """All of it has come; what ``find`` says of it. Damaged, if it is something else: nothing is kept of that."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any, Dict, List, Tuple
 
 from mllaunch_agent import starting, system
 
-__all__ = ["KINDS", "Environments", "install", "mark", "variables"]
+__all__ = ["KINDS", "Environments", "install", "listed", "mark", "variables"]
 
 # Of mllaunch_containers.spec.KINDS, those that are installed here.
 KINDS = ("requirements", "pyproject.toml", "uv.lock", "pylock.toml")
@@ -30,6 +31,7 @@ KINDS = ("requirements", "pyproject.toml", "uv.lock", "pylock.toml")
 _FORMAT = 1  # changes whenever the same files would give another environment
 _AT_MOST_BYTES = 1 << 16
 _MADE = "made.json"
+_BESIDE = re.compile(r"\.(files|lock|log|failed|tool)(\..*)?\Z")  # a key itself has dots, too
 
 
 class Environments:
@@ -85,6 +87,18 @@ class Environments:
         failed = system.read_file(place + ".failed")
         why = "it was ended before it was done" if failed is None else failed.decode("utf-8", "replace")
         return {**answer, "state": "failed", "why": why}
+
+
+def listed(folder: str) -> Dict[str, List[str]]:
+    """Paths of what lies in a folder of environments, by their keys."""
+    found: Dict[str, List[str]] = {}
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return found
+    for name in names:
+        found.setdefault(_BESIDE.sub("", name), []).append(os.path.join(folder, name))
+    return found
 
 
 def mark(place: str) -> str:

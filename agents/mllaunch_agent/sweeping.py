@@ -1,9 +1,9 @@
 """Frees on a node what nothing there uses any more: trees, contents, agents' own folders, environments, and checkpoints
 that came from other nodes.
 
-A tree is used by every attempt whose streams still lie here, for its launcher may yet go on with it; a content by every
-tree that has it; an agent's folder by processes that were started from it, and like environments and checkpoints by
-attempts without a seal. What is being sent is safe behind the lock that CodeKeeping holds meanwhile, or by its age.
+A tree, an environment and a checkpoint are used by every attempt whose streams still lie here, for its launcher may yet
+go on with it; a content by every tree that has it; an agent's folder by such attempts, and by processes that were
+started from it. What is being sent is safe behind the lock that CodeKeeping holds meanwhile, or by its age.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import stat
 import time
 from collections import Counter
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 from typing import Counter as Counted
 
 from mllaunch_agent import codekeeping, environments, node, system
@@ -44,7 +44,7 @@ def find(home: str, unused_for_s: float) -> Unused:
     trees = [
         path
         for path in _named(os.path.join(home, "trees"))
-        if path not in trees_in_use and _modified_s(path) < before_s
+        if os.path.basename(path) not in trees_in_use and _modified_s(path) < before_s
     ]
     links, size = _counted(trees)
     contents = []
@@ -87,20 +87,20 @@ def sweep(home: str, unused_for_s: float, seldom: bool = False) -> Optional[Unus
         os.close(lock)
 
 
-def _in_use(home: str) -> Tuple[List[str], str]:
-    """Trees of attempts that are not over for their launchers; the specifications of those without a seal, as text."""
-    trees = []
+def _in_use(home: str) -> Tuple[Set[str], str]:
+    """Names of the trees of attempts that are not over for their launchers, which may try again with the same
+    specification; and those specifications, as text."""
+    trees = set()
     specs = []
     runs = os.path.join(home, "runs")
     for attempt in (path for run in _listed(runs) for path in _listed(run)):
         spec = system.read_file(os.path.join(attempt, "spec.json"))
-        if spec is None:
+        is_sealed = os.path.exists(os.path.join(attempt, "seal.json"))
+        if spec is None or (is_sealed and not os.path.isdir(os.path.join(attempt, "streams"))):
             continue
-        if not os.path.exists(os.path.join(attempt, "seal.json")):
-            specs.append(spec.decode(errors="replace"))
-        if os.path.isdir(os.path.join(attempt, "streams")):
-            known: Dict[str, Any] = node.read_json(os.path.join(attempt, "spec.json")) or {}
-            trees.append(str(known.get("tree")))
+        specs.append(spec.decode(errors="replace"))
+        known: Dict[str, Any] = node.read_json(os.path.join(attempt, "spec.json")) or {}
+        trees.add(os.path.basename(str(known.get("tree"))))
     return trees, "\n".join(specs)
 
 
@@ -135,11 +135,9 @@ def _others(home: str, before_s: float, specs: str) -> List[str]:
         for path in _listed(os.path.join(home, "checkpoints"))
         if _modified_s(path) < before_s and os.path.basename(path) not in specs
     ]
-    environment: Dict[str, List[str]] = {}
-    for path in _listed(os.path.join(home, "environments")):
-        environment.setdefault(os.path.basename(path).partition(".")[0], []).append(path)
-    for key, parts in environment.items():
-        place = os.path.join(home, "environments", key)
+    folder = os.path.join(home, "environments")
+    for key, parts in environments.listed(folder).items():
+        place = os.path.join(folder, key)
         marked = environments.mark(place)
         is_used = key in specs or system.is_locked(place + ".lock")
         if not is_used and max(map(_modified_s, (*parts, marked))) < before_s:

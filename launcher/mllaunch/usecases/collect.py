@@ -105,7 +105,8 @@ class Collector(NamedTuple):
 
     def _lost_nodes(self, run: Run, status: RunStatus) -> dict[str, str]:
         """The nodes that have been silent for longer than their lease, with since when."""
-        if not status.unreachable:
+        # A submission that broke off is given up once its nodes can be asked, and not for their silence.
+        if not status.unreachable or status.state is State.PACKAGING:
             return {}
         lease_s = self.scheduler(run).lease_s(AttemptRef(run.id, status.attempt))
         now = self.clock.now()

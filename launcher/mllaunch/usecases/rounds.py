@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from mllaunch.domain.job import LOCAL
-from mllaunch.errors import MllaunchError, NotFound
+from mllaunch.errors import MllaunchError
 from mllaunch.ports import AttemptRef
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ class Rounds:
         """Attempts of a run are all on the same nodes."""
         try:
             return self._collector.scheduler(run).nodes_of(AttemptRef(run.id, 1))
-        except NotFound:
-            return []  # its submission has not come that far
+        except MllaunchError:
+            return []  # its submission has not come that far; or it is said when the run itself is asked for
 
     def _free(self, run_id: str, node: str) -> None:
         from mllaunch.usecases.prune import missing

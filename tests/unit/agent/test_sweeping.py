@@ -16,6 +16,7 @@ from mllaunch_agent.codewatch import Listed, blob_id_of
 from mllaunch_agent.node import disk_bytes
 
 WEEK_S = 7 * 86400.0
+KEY = "{}-python3.11.7-linux-x86_64"  # of an environment
 PLAIN, EXECUTABLE, LINK = "100644", "100755", "120000"
 Files = dict[str, tuple[str, bytes]]
 COMMON: Files = {"common.py": (PLAIN, b"c" * 5000), "run.sh": (EXECUTABLE, b"#!/bin/sh\n")}
@@ -123,6 +124,7 @@ def test_an_agent_s_folder_goes_when_nothing_of_it_lives(home: Home) -> None:
         assert process.stdin is not None
         process.stdin.close()
     (attempt / "seal.json").write_text("{}")
+    (attempt / "streams").rmdir()  # as once the run log has all of it
     found = sweeping.sweep(str(home.path), WEEK_S)
     assert found is not None
     assert [path.exists() for path in (old, young, of_attempt, of_process)] == [False, True, False, False]
@@ -170,27 +172,46 @@ def test_checkpoints_of_other_nodes_go_once_nothing_has_used_them_for_so_long(ho
 @pytest.mark.parametrize("age_s", [0.0, 2 * WEEK_S])
 def test_environments_go_once_nothing_has_used_them_for_so_long(home: Home, age_s: float) -> None:
     folder = home.path / "environments"
-    for key in ("used", "idle"):
+    used, idle = KEY.format("a" * 32), KEY.format("b" * 32)
+    for key in (used, idle):
         (folder / key / "bin").mkdir(parents=True)
         (folder / (key + ".files")).mkdir()
         (folder / (key + ".lock")).touch()
         (folder / key / "made.json").write_text("{}")
         for path in (folder / key / "made.json", *folder.iterdir()):
             os.utime(path, (time.time() - age_s, time.time() - age_s))
-    home.attempt(home.path / "no-tree", python=str(folder / "used/bin/python"))
+    home.attempt(home.path / "no-tree", python=str(folder / used / "bin/python"))
     sweeping.sweep(str(home.path), WEEK_S)
     left = sorted(path.name for path in folder.iterdir())
-    kept = ["idle", "idle.files"] if age_s == 0 else []
-    assert left == sorted([*kept, "idle.lock", "used", "used.files", "used.lock"])
+    kept = [idle, idle + ".files"] if age_s == 0 else []
+    assert left == sorted([*kept, idle + ".lock", used, used + ".files", used + ".lock"])
 
 
 def test_an_environment_that_is_being_made_stays(home: Home) -> None:
     folder = home.path / "environments"
-    (folder / "new").mkdir(parents=True)
-    lock = system.try_lock(str(folder / "new.lock"))
+    new = KEY.format("c" * 32)
+    (folder / new).mkdir(parents=True)
+    lock = system.try_lock(str(folder / (new + ".lock")))
     for path in folder.iterdir():
         os.utime(path, (1, 1))
     sweeping.sweep(str(home.path), 0)
-    assert (folder / "new").exists()
+    assert (folder / new).exists()
     assert lock is not None
     os.close(lock)
+
+
+def test_what_an_attempt_needs_that_may_be_tried_again_stays(home: Home) -> None:
+    tree = home.send(ONE)
+    python = home.path / "environments" / KEY.format("d" * 32) / "bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    for path in (home.path / "environments").iterdir():
+        os.utime(path, (1, 1))
+    elsewhere = Path("/another/name/of/this/home/trees") / tree.name
+    failed = home.attempt(elsewhere, python=str(python))
+    (failed / "seal.json").write_text("{}")
+    sweeping.sweep(str(home.path), WEEK_S)
+    assert tree.exists() and python.exists()
+    (failed / "streams").rmdir()  # as once the run log has all of it
+    sweeping.sweep(str(home.path), WEEK_S)
+    assert not tree.exists() and not python.exists()

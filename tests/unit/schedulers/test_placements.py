@@ -31,6 +31,8 @@ class Calls:
         held = [[10, 100], None]
         return {"held": held[: len(given.get("attempts", ()))], "unused": unused}.get(name)
 
+    call_patiently = call
+
 
 class Fleet:
     """silent: names of nodes that do not answer."""

@@ -67,6 +67,8 @@ class ShellPipe:
         return self.process.wait(60), (self._home / "complaint").read_text()
 
     def close(self) -> None:
+        if self.stdout.closed:
+            return
         os.close(self._reader)
         self.stdin.close()
         self.process.kill()

@@ -85,9 +85,9 @@ class Calls:
         """What the node answers. MllaunchError: "unreachable", NotFound, or what the node could not do."""
         return self._ask(name, content, given)[0]
 
-    def call_patiently(self, name: str, /, **given: Any) -> Any:
+    def call_patiently(self, name: str, content: bytes | None = None, /, **given: Any) -> Any:
         """Likewise, where the node may have to work for long: only a connection that has died is not waited for."""
-        return self._ask(name, None, given, patiently=True)[0]
+        return self._ask(name, content, given, patiently=True)[0]
 
     def fetch(self, name: str, /, **given: Any) -> bytes:
         """Likewise, where the answer is bytes."""
@@ -118,6 +118,7 @@ class Calls:
                 from paramiko import SSHException
 
                 self._is_broken = True  # what comes next over it may be the answer to this
+                self._pipe.close()
                 if not isinstance(error, (OSError, EOFError, ValueError, SSHException)):
                     raise
                 raise transport.unreachable(self.address, error) from error

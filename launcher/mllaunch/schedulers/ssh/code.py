@@ -29,7 +29,7 @@ def bring(calls: Calls, tree: str, listed: Listed) -> str:
     """The folder on the node that holds the same files as ``tree``. MllaunchError, OSError."""
     text = codewatch.format_tree(listed)
     key = key_of(text)
-    there = calls.call("tree", key=key)
+    there = calls.call_patiently("tree", key=key)
     if not there["is_there"]:
         _make(calls, key, text, tree, listed)
     return str(there["path"])
@@ -37,13 +37,13 @@ def bring(calls: Calls, tree: str, listed: Listed) -> str:
 
 def _make(calls: Calls, key: str, text: bytes, tree: str, listed: Listed) -> None:
     for tries_left in range(_TRIES, 0, -1):
-        wanted = set(calls.call("lacking", text))
+        wanted = set(calls.call_patiently("lacking", text))
         places = {
             entry.blob: os.path.join(tree, path) for path, entry in listed.items() if entry.blob in wanted
         }
         _send(calls, places)
         try:
-            calls.call("make", text, key=key)
+            calls.call_patiently("make", text, key=key)
         except NotFound:  # what was not lacking has gone meanwhile: somebody tidies up
             if tries_left == 1:
                 raise

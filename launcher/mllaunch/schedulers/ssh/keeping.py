@@ -53,7 +53,7 @@ class NodeKeeper:
 
     def sweep(self, unused_for_s: float) -> UnusedCode | None:
         """Free unused code; None if somebody is sending code there now. MllaunchError."""
-        found = self._calls.call("sweep", for_s=unused_for_s, seldom=False)
+        found = self._calls.call_patiently("sweep", for_s=unused_for_s, seldom=False)
         return None if found is None else UnusedCode(**found)
 
 
@@ -80,13 +80,13 @@ class Disks:
 
         def ask(calls: Calls) -> NodeKeeper:
             wanted = attempts[calls.address]
-            answers = calls.call("held", attempts=[list(attempt) for attempt in wanted])
+            answers = calls.call_patiently("held", attempts=[list(attempt) for attempt in wanted])
             held = {
                 attempt: (answer[0], answer[1])
                 for attempt, answer in zip(wanted, answers, strict=True)
                 if answer is not None
             }
-            unused = UnusedCode(**calls.call("unused", for_s=unused_for_s))
+            unused = UnusedCode(**calls.call_patiently("unused", for_s=unused_for_s))
             return NodeKeeper(calls.address.name, calls, held, unused)
 
         answers = self._fleet.each(attempts, ask)
@@ -123,10 +123,10 @@ class Disks:
             for address in self._placements.nodes(attempt):
                 if address.name == node:
                     calls = self._fleet.calls(address)
-                    calls.call("release_streams", **attempt._asdict())
+                    calls.call_patiently("release_streams", **attempt._asdict())
                     keep_s = self._placements.read(attempt).get("keep_s")
                     if keep_s is not None:
-                        calls.call("sweep", for_s=keep_s, seldom=True)
+                        calls.call_patiently("sweep", for_s=keep_s, seldom=True)
         self._placements.note_freed(run_id, node)
 
     def forget(self, run_id: str) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from mllaunch.errors import NotFound
+from mllaunch.errors import MllaunchError, NotFound
 from mllaunch.ports import AttemptRef
 from mllaunch.schedulers.ssh.transport import Address
 from mllaunch_agent import system
@@ -39,7 +39,10 @@ class Placements:
 
     def attempts(self, run_id: str) -> list[AttemptRef]:
         """Those that were placed."""
-        names = [name.removesuffix(".json") for name in os.listdir(self.folder(run_id))]
+        try:
+            names = [name.removesuffix(".json") for name in os.listdir(self.folder(run_id))]
+        except FileNotFoundError:
+            return []
         return [
             AttemptRef(run_id, number) for number in sorted(int(name) for name in names if name.isdigit())
         ]
@@ -49,15 +52,27 @@ class Placements:
             system.write_atomic(self._path(attempt), json.dumps(document).encode(), durable=True)
 
     def read(self, attempt: AttemptRef) -> dict[str, Any]:
-        """NotFound if it was placed nowhere."""
+        """NotFound if it was placed nowhere, MllaunchError if what was recorded cannot be read."""
         data = system.read_file(self._path(attempt))
         if data is None:
             raise NotFound("placement", f"attempt {attempt.number} was placed on no node")
-        return dict(json.loads(data))
+        try:
+            return dict(json.loads(data))
+        except ValueError as error:
+            raise self._unreadable(attempt) from error
 
     def nodes(self, attempt: AttemptRef) -> list[Address]:
         """In the order of ranks. NotFound if it was placed nowhere."""
-        return [Address(**fields) for fields in self.read(attempt)["nodes"]]
+        try:
+            return [Address(**fields) for fields in self.read(attempt)["nodes"]]
+        except (KeyError, TypeError) as error:
+            raise self._unreadable(attempt) from error
+
+    def _unreadable(self, attempt: AttemptRef) -> MllaunchError:
+        path = self._path(attempt)
+        return MllaunchError(
+            "placement", f"{path} cannot be read: damaged, or of a newer mllaunch", hint="upgrade mllaunch"
+        )
 
     def freed(self, run_id: str) -> list[str]:
         data = system.read_file(self._freed_path(run_id))
