@@ -85,7 +85,8 @@ def test_what_processes_in_a_container_execute_and_write_is_on_record(
         import importlib, subprocess, sys, time
         import part
         subprocess.run([sys.executable, "-E", "child.py"], env={}, check=True)  # by the image's own .pth
-        open("part.py", "w").write("VALUE = 2\\n")
+        # Of another length: the child has left bytecode, and Python tells by size and whole seconds whether it is old.
+        open("part.py", "w").write("VALUE = 20\\n")
         importlib.reload(part)
         time.sleep(3)
         """
