@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from mllaunch_agent import protocol, redaction, system
 
 _BLOCK = 1 << 20
+_LEAVING_S = 2.0  # from its seal an agent has milliseconds to live
 
 
 def lock_path(folder: str) -> str:
@@ -294,8 +296,12 @@ def discard(folder: str) -> None:
 
 @contextmanager
 def _nobody_at(folder: str) -> Iterator[None]:
-    """Keep agents away; OSError if one is there."""
+    """Keep agents away; OSError if one is there. That of a sealed attempt is about to leave, and is waited for."""
+    patience_s = time.monotonic() + _LEAVING_S
     lock = system.try_lock(lock_path(folder))
+    while lock is None and time.monotonic() < patience_s and AttemptFolder(folder).seal() is not None:
+        time.sleep(0.02)
+        lock = system.try_lock(lock_path(folder))
     if lock is None:
         raise OSError("an agent looks after the attempt")
     try:

@@ -37,7 +37,9 @@ def epochs(output: str) -> list[int]:
 
 def is_killed_and_resumed(nodes: Nodes, mllaunch: Mllaunch, cause: str) -> None:
     """cause: what the run gives as the reason of its end when its task on the second node was killed."""
-    run = mllaunch("submit", "train.py", "--epochs", "100000", check=True).run_name
+    submitted = mllaunch("submit", "--json", "train.py", "--epochs", "100000", check=True).document
+    run = submitted["run"]["name"]
+    ranks = {place["node"]: place["ranks"] for place in submitted["placement"]}
     until(lambda: len(epochs(mllaunch("logs", run).stdout)) >= 2, "two epochs")
     nodes[2].run("pkill", "-KILL", "-f", "train.py --epochs 100000")
     told = until(
@@ -47,7 +49,7 @@ def is_killed_and_resumed(nodes: Nodes, mllaunch: Mllaunch, cause: str) -> None:
         "the run to end",
     )
     reason = told["run"]["reason"]
-    assert (told["run"]["state"], reason["node"]) == ("failed", "node2")
+    assert (told["run"]["state"], reason["node"], [reason["rank"]]) == ("failed", "node2", ranks["node2"])
     assert reason["message"] == cause
     document = sealed(mllaunch, run)
     last = max(

@@ -18,7 +18,8 @@ def test_launchers_killed_at_twenty_random_moments_start_their_runs_once_or_not_
     print(tally.table())
     assert not tally.all_faults, "\n".join([tally.table(), *tally.all_faults])
     assert {victim for report in tally.reports for victim in report.kills} == {"submit", "collector"}
-    assert sum(report.bytes_checked for report in tally.reports) > 100_000
+    ran = [report.bytes_checked for report in tally.reports if report.outcome == "ran"]
+    assert len(ran) >= 5 and all(ran), "runs whose output was not compared"
 
 
 @pytest.mark.real("hosts")

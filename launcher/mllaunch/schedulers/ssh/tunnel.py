@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mllaunch.schedulers.ssh import program
@@ -91,22 +91,18 @@ class _Carrier:
                 self._open.discard(asking)
                 return  # closed without an answer: who asked says that the engine is gone
             pipe.set_patience(None)
-            threading.Thread(target=_there, args=(asking, pipe), daemon=True).start()
-            try:
-                while data := pipe.receive(_PART_BYTES):
-                    asking.sendall(data)
-            except OSError:
-                pass
-            finally:
-                pipe.close()
-                _end(asking)
-                self._open.discard(asking)
+            there = (asking.recv, pipe.send, pipe)
+            threading.Thread(target=_pump, args=there, daemon=True).start()
+            _pump(pipe.receive, asking.sendall, pipe)
+            _end(asking)
+            self._open.discard(asking)
 
 
-def _there(asking: socket.socket, pipe: Pipe) -> None:
+def _pump(take: Callable[[int], bytes], give: Callable[[bytes], None], pipe: Pipe) -> None:
+    """One direction, until either side ends; with it the pipe, and so the other direction."""
     try:
-        while data := asking.recv(_PART_BYTES):
-            pipe.send(data)
+        while data := take(_PART_BYTES):
+            give(data)
     except OSError:
         pass
     finally:
