@@ -95,6 +95,8 @@ class Attempt:
         """The agent, and whoever would revive it."""
         born = [*self.events(rank, "attempt_started"), *self.events(rank, "restarted")][-1]
         agent = psutil.Process(born["pid"])
+        agent.suspend()  # one that runs might fork whoever revives it after its children were counted
+        until(lambda: agent.status() == psutil.STATUS_STOPPED, "the agent to stand still")
         for process in [*agent.children(), agent]:
             process.kill()
         until(lambda: not system.is_locked(self.path(rank, "supervisor.lock")), "the agent to be gone")
