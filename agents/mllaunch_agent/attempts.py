@@ -43,6 +43,9 @@ class Attempts:
         if os.path.exists(os.path.join(folder, "spec.json")):
             return None
         os.makedirs(folder, mode=0o700, exist_ok=True)
+        stop = node.AttemptFolder(self.folder(run_id, failed)).stop_request()
+        if stop is not None:  # it came too late for the failed one, and is to end the run all the same
+            node.AttemptFolder(folder).request_stop(stop)
         return {**spec, "attempt": failed + 1, "folder": folder}
 
     def has_begun(self, run_id: str, number: int) -> bool:

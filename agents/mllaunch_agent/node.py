@@ -127,10 +127,14 @@ class AttemptFolder:
 
     def request_stop(self, request: protocol.StopRequest) -> None:
         """Leave a stop request; the supervisor sees it within a tenth of a second. A later one replaces it."""
-        before = read_json(self.path("stop.json"))
+        before = self.stop_request()
         if before and before["now"]:
             request = {**request, "now": True}  # who asked for it at once is not to wait for who did not
         system.write_atomic(self.path("stop.json"), json.dumps(request).encode())
+
+    def stop_request(self) -> Optional[protocol.StopRequest]:
+        request: Optional[protocol.StopRequest] = read_json(self.path("stop.json"))
+        return request
 
     def output_now(self) -> List[Dict[str, Any]]:
         """What is in the output folder at this moment, as lines of the files stream without digests."""

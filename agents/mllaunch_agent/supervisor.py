@@ -166,7 +166,8 @@ class Supervisor:
                 self._end()
                 return
             self.guard.prepare()
-            if not joining.await_go(self):
+            self.tick()  # a stop may have come already, with the attempt or meanwhile
+            if self.stopping or not joining.await_go(self):
                 self._end()
                 return
         except OSError as e:
@@ -335,7 +336,7 @@ class Supervisor:
             self.stop_all(Cause("timeout", "%g s" % timeout_s))
 
     def _heed_stop_request(self, now_s: float) -> None:
-        request = node.read_json(os.path.join(self.folder, "stop.json"))
+        request = node.AttemptFolder(self.folder).stop_request()
         if request:
             if self.stopping is None or self.stopping.cause.kind == "peer":
                 self.events.write(protocol.STOP_REQUESTED, by=request["by"], now=request["now"])

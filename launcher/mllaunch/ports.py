@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mllaunch.domain.codeuse import Edit
     from mllaunch.domain.image import Image
     from mllaunch.domain.job import Resources
-    from mllaunch.domain.run import Run, RunRow, RunStatus
+    from mllaunch.domain.run import Run, RunRow, RunStatus, Silence
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch_agent.protocol import Seal, StopRequest, TaskSpec
     from mllaunch_containers.spec import ImageSpec
@@ -145,9 +145,9 @@ class RunLog(Protocol):
     def set_status(self, run_id: str, status: RunStatus) -> None:
         """Replace the run's status, durably."""
 
-    def set_unreachable(self, run_id: str, node: str, since: str | None) -> None:
-        """Note in RunStatus.unreachable since when a node does not answer, unless an earlier time is known; None: it
-        does. Nothing but this changes it, and this changes nothing else."""
+    def set_unreachable(self, run_id: str, node: str, silence: Silence | None) -> None:
+        """Note in RunStatus.unreachable that a node does not answer: of what is known and this, the earlier ``since``
+        and the later ``asked``; None: it answers. Nothing but this changes it, and this changes nothing else."""
 
     def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:
         """Replace the note ("" removes it), add tags."""

@@ -123,7 +123,7 @@ class App:
     def collector(self) -> Collector:
         from mllaunch.usecases.collect import Collector
 
-        return Collector(self.log, self.blobs, self.code, self.scheduler_of, self.clock, {})
+        return Collector(self.log, self.blobs, self.code, self.scheduler_of, self.clock)
 
     def scheduler_of(self, run: Run) -> Scheduler:
         """The one that a run was started by."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mllaunch.domain.artifact import Artifact
-from mllaunch.domain.run import Parent, RunStatus
+from mllaunch.domain.run import Parent, RunStatus, Silence
 from mllaunch.domain.state import Reason, State
 from mllaunch.errors import NameTaken, NotFound, UsageError
 from mllaunch.ports import AttemptRef, RunQuery
@@ -533,18 +533,19 @@ def test_whether_its_processes_mixed_code_is_part_of_a_runs_status(
 
 def test_which_nodes_do_not_answer_is_kept_and_listed(log: ClosableRunLog) -> None:
     [one] = _with_runs(log, 1)
-    silent = SUCCEEDED._replace(
-        unreachable=(("gpu01", "2026-11-28T09:00:00.000Z"), ("gpu\udcff", "2026-11-28T09:01:00.000Z"))
-    )
+    nine, ten = "2026-11-28T09:00:00.000Z", "2026-11-28T10:00:00.000Z"
+    silent = SUCCEEDED._replace(unreachable=(Silence("gpu01", nine, nine), Silence("gpu\udcff", ten, ten)))
     log.set_status(one, SUCCEEDED)
-    for node, since in silent.unreachable:
-        log.set_unreachable(one, node, since)
+    for silence in silent.unreachable:
+        log.set_unreachable(one, silence.node, silence)
     assert log.get(one)[1] == silent
     log.set_status(one, SUCCEEDED)  # another collector's, who has not seen it
     assert log.get(one)[1] == silent
     assert log.rows(RunQuery())[0].status == silent
-    log.set_unreachable(one, "gpu01", "2026-11-28T10:00:00.000Z")  # it is known for longer
-    assert log.get(one)[1] == silent
+    log.set_unreachable(one, "gpu01", Silence("gpu01", ten, ten))
+    assert log.get(one)[1].unreachable[0] == Silence("gpu01", nine, ten)
+    log.set_unreachable(one, "gpu01", Silence("gpu01", nine, nine))  # by who was slower
+    assert log.get(one)[1].unreachable[0] == Silence("gpu01", nine, ten)
     log.set_unreachable(one, "gpu01", None)
     log.set_unreachable(one, "another", None)
     assert log.get(one)[1].unreachable == silent.unreachable[1:]

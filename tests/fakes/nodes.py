@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from mllaunch.domain.snapshot import Snapshot
-from mllaunch.errors import Unreachable
+from mllaunch.errors import MllaunchError, Unreachable
 from mllaunch.ports import AttemptRef
 from mllaunch_agent import PROTOCOL_VERSION
 from mllaunch_agent.protocol import Seal
@@ -89,6 +89,7 @@ class Nodes:
         self.by_name = {name: Node() for name in names}
         self.asked: list[str | None] = []
         self.retried: list[int] = []
+        self.retry_fails: MllaunchError = Unreachable("unreachable", "not now")
         self.revived: list[str] = []
         self._lease_s = lease_s
 
@@ -111,7 +112,7 @@ class Nodes:
 
     def retry(self, failed: AttemptRef) -> None:
         self.retried.append(failed.number)
-        raise Unreachable("unreachable", "not now")
+        raise self.retry_fails
 
     def revive(self, attempt: AttemptRef, node: str) -> None:
         self.revived.append(node)

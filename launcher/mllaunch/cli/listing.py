@@ -59,8 +59,8 @@ def show(app: App, query: RunQuery, *, as_json: bool) -> None:
         end = status.ended_at or (now if status.started_at else None)
         took = times.duration(times.seconds_between(status.started_at, end))
         silent = [
-            f"{node} unreachable since {times.when(since, now, terminal=on_terminal)}"
-            for node, since in status.unreachable
+            f"{silence.node} unreachable since {times.when(silence.since, now, terminal=on_terminal)}"
+            for silence in status.unreachable
         ]
         notes = (*silent, _MIXED if status.mixed else None, status.waiting or _why(row) or row.note)
         note = "; ".join(filter(None, notes))
@@ -93,7 +93,7 @@ def _document(row: Any) -> dict[str, Any]:
         "attempt": status.attempt,
         "waiting": status.waiting,
         "mixed_code": status.mixed,
-        "unreachable": [{"node": node, "since": since} for node, since in status.unreachable],
+        "unreachable": [{"node": silence.node, "since": silence.since} for silence in status.unreachable],
         "seal": status.shown_seal,
         "submitted_at": row.submitted_at,
         "started_at": status.started_at,

@@ -57,13 +57,23 @@ class Run(NamedTuple):
     lock: Lock | None = None
 
 
+class Silence(NamedTuple):
+    """A node that does not answer. since: when that was first seen, without a break in which nobody asked. asked: when
+    somebody last did, or somewhat earlier. Times are RFC 3339, UTC.
+    """
+
+    node: str
+    since: str
+    asked: str
+
+
 class RunStatus(NamedTuple):
     """Where a run stands; derived from its attempts' events, replaced as they come in.
 
     attempt: number of the newest attempt, from 1. waiting: in words, why it waits and for whom, or None.
     Times are RFC 3339, UTC. exit_code: None while unknown. seal: None while more may come from the nodes; then
     "sealed-complete", "sealed-with-gaps" or, when the nodes can say nothing more, "unsealed". mixed: processes of it
-    executed different versions of one file. unreachable: (node, since when) of the nodes that do not answer; what runs
+    executed different versions of one file. unreachable: the nodes that do not answer; what runs
     there goes on, and even a run that counts as lost with its node is what that node says once it answers.
     """
 
@@ -76,7 +86,7 @@ class RunStatus(NamedTuple):
     waiting: str | None = None
     seal: str | None = None
     mixed: bool = False
-    unreachable: tuple[tuple[str, str], ...] = ()
+    unreachable: tuple[Silence, ...] = ()
 
     @property
     def shown_seal(self) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mllaunch.domain.image import Image, Lock
 from mllaunch.domain.job import JobSpec, Resources
-from mllaunch.domain.run import Parent, Run
+from mllaunch.domain.run import Parent, Run, Silence
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import Reason
 from mllaunch.errors import InternalError
@@ -80,13 +80,13 @@ def decode_reason(text: str | None) -> Reason | None:
     return None if text is None else _make(Reason, decode(text))
 
 
-def encode_unreachable(nodes: tuple[tuple[str, str], ...]) -> str | None:
+def encode_unreachable(nodes: tuple[Silence, ...]) -> str | None:
     """None for none, as mostly."""
     return encode(nodes) if nodes else None
 
 
-def decode_unreachable(text: str | None) -> tuple[tuple[str, str], ...]:
-    return tuple((node, since) for node, since in decode(text)) if text else ()
+def decode_unreachable(text: str | None) -> tuple[Silence, ...]:
+    return tuple(Silence(*fields) for fields in decode(text)) if text else ()
 
 
 def encode_tags(tags: tuple[str, ...]) -> str | None:

@@ -95,5 +95,8 @@ _LINEAGE = (
 
 _NODES = ("ALTER TABLE run ADD COLUMN unreachable TEXT",)  # JSON, [[node, since], ...]
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ARTIFACTS, _LINEAGE, _NODES)
+# JSON, [[node, since, asked], ...] from now on. What was noted will be seen again.
+_SILENCES = ("UPDATE run SET unreachable = NULL",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _ARTIFACTS, _LINEAGE, _NODES, _SILENCES)
 VERSION = len(MIGRATIONS)

@@ -16,7 +16,7 @@ from mllaunch.domain.reference import (
     parse_reference,
     prefix_bounds,
 )
-from mllaunch.domain.run import Run, RunRow, RunStatus
+from mllaunch.domain.run import Run, RunRow, RunStatus, Silence
 from mllaunch.domain.state import State
 from mllaunch.errors import NameTaken
 from mllaunch.runlog import codec
@@ -113,17 +113,20 @@ class SqliteRunLog:
         with self._database.transaction() as writer:
             _set_status(writer, run_id, status)
 
-    def set_unreachable(self, run_id: str, node: str, since: str | None) -> None:
+    def set_unreachable(self, run_id: str, node: str, silence: Silence | None) -> None:
         with self._database.transaction() as writer:
             found = writer.execute("SELECT unreachable FROM run WHERE id = ?", (_text(run_id),)).fetchone()
             if found is None:
                 raise no_such_run(run_id)
-            known = dict(codec.decode_unreachable(found[0]))
-            if since is None:
+            known = {one.node: one for one in codec.decode_unreachable(found[0])}
+            if silence is None:
                 known.pop(node, None)
             else:
-                known.setdefault(node, since)
-            values = (codec.encode_unreachable(tuple(known.items())), _text(run_id))
+                before = known.get(node, silence)
+                known[node] = Silence(
+                    node, min(before.since, silence.since), max(before.asked, silence.asked)
+                )
+            values = (codec.encode_unreachable(tuple(known.values())), _text(run_id))
             writer.execute("UPDATE run SET unreachable = ? WHERE id = ?", values)
 
     def annotate(self, run_id: str, *, note: str | None = None, add_tags: tuple[str, ...] = ()) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mllaunch.domain import view as views
 from mllaunch.domain.job import LOCAL
-from mllaunch.domain.run import FOLDER_LOST, Run, RunStatus
+from mllaunch.domain.run import FOLDER_LOST, Run, RunStatus, Silence
 from mllaunch.domain.state import Reason, State
 from mllaunch.domain.status import run_status, wants_retry
 from mllaunch.domain.times import seconds_between
@@ -31,6 +31,7 @@ from mllaunch_agent import PROTOCOL_VERSION, protocol
 _CHUNK_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
 _SLEPT_S = 300.0  # much longer than any pause between two looks of a process that waits for a run
+_NOTED_EACH_S = 60.0
 _TO_COME_S = 120.0  # by when every node of an attempt has begun; the agents themselves wait half as long
 
 
@@ -47,16 +48,13 @@ class NewerProtocol(InternalError):
 
 
 class Collector(NamedTuple):
-    """The parts that collecting needs. scheduler: the one that started a run. asked: when this process has last asked
-    a node, by (run, node).
-    """
+    """The parts that collecting needs. scheduler: the one that started a run."""
 
     log: RunLog
     blobs: BlobStore
     code: CodeStore
     scheduler: Callable[[Run], Scheduler]
     clock: Clock
-    asked: dict[tuple[str, str], str]
 
     def collect(
         self, run: Run, status: RunStatus, *, events_only: bool = False, node: str | None = None
@@ -84,9 +82,20 @@ class Collector(NamedTuple):
                 return status
             try:
                 self.scheduler(run).retry(newest)
-            except Unreachable:
-                return status  # it stays due
+            except MllaunchError as error:
+                return self._note_that_it_cannot_follow(run, status, newest, error)
             status = status._replace(attempt=newest.number + 1)
+
+    def _note_that_it_cannot_follow(
+        self, run: Run, status: RunStatus, failed: AttemptRef, error: MllaunchError
+    ) -> RunStatus:
+        """The next attempt stays due, and is tried at the next look."""
+        if isinstance(error, Unreachable):
+            return status  # which nodes are silent is said anyway
+        waits = status._replace(waiting=f"attempt {failed.number + 1} follows once it can: {error.message}")
+        if waits != status:
+            self.log.set_status(run.id, waits)
+        return waits
 
     def _whole_status(self, run: Run) -> RunStatus:
         """The status after this look. Two collectors that fold two nodes at once each see the other's as it was."""
@@ -110,7 +119,7 @@ class Collector(NamedTuple):
             return {}
         lease_s = self.scheduler(run).lease_s(AttemptRef(run.id, status.attempt))
         now = self.clock.now()
-        return {node: since for node, since in status.unreachable if seconds_between(since, now) > lease_s}
+        return {s.node: s.since for s in status.unreachable if seconds_between(s.since, now) > lease_s}
 
     def _collect_attempts(
         self, run: Run, newest: AttemptRef, events_only: bool, only: str | None
@@ -146,17 +155,18 @@ class Collector(NamedTuple):
         return nodes
 
     def _note_unreachable(self, run: Run, answers: dict[str, bool]) -> None:
-        """Since when nodes do not answer: the first time that this was seen, or seen again after this machine slept."""
+        """Since when nodes do not answer: the first time that this was seen, or seen again after nobody had asked."""
         _, status = self.log.get(run.id)
-        silent = dict(status.unreachable)
+        silent = {silence.node: silence for silence in status.unreachable}
         now = self.clock.now()
         for node, does in answers.items():
-            has_slept = seconds_between(self.asked.get((run.id, node), now), now) > _SLEPT_S
-            self.asked[run.id, node] = now
-            if node in silent and (does or has_slept):
+            known = silent.get(node)
+            unasked_s = seconds_between(known.asked, now) if known else 0.0
+            if known and (does or unasked_s > _SLEPT_S):
                 self.log.set_unreachable(run.id, node, None)
-            if not does and (node not in silent or has_slept):
-                self.log.set_unreachable(run.id, node, now)
+                known = None
+            if not does and (known is None or unasked_s > _NOTED_EACH_S):
+                self.log.set_unreachable(run.id, node, Silence(node, now, now))
 
     def _note_gone(self, run: Run, attempt: AttemptRef, node: str) -> None:
         """A node says that it has nothing of an attempt: nothing more will come, if it is not just about to begin."""

@@ -100,7 +100,7 @@ class Rounds:
                 _, status = self._collector.log.get(run_id)
             except MllaunchError:
                 return
-            if node in dict(status.unreachable):
+            if any(node == silence.node for silence in status.unreachable):
                 self._sleep(_SILENT_PAUSE_S)  # its way is tried even more seldom
 
     def _collect(self, run: Run, events_only: bool, node: str | None = None) -> None:

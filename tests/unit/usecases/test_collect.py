@@ -114,7 +114,7 @@ def test_a_run_whose_events_are_damaged_ends_as_its_seal_says(
     run = make_run(1)
     log.add(run, RunStatus(State.QUEUED))
     scheduler = cast(Scheduler, Node(Files(damaged, state, exit_code)))
-    collector = Collector(log, FileBlobStore(str(tmp_path)), Code(), lambda run: scheduler, Clock(), {})
+    collector = Collector(log, FileBlobStore(str(tmp_path)), Code(), lambda run: scheduler, Clock())
     ended = collector.collect(run, RunStatus(State.QUEUED))
     assert (ended.state.value, ended.exit_code, ended.ended_at) == (state, exit_code, AT)
     why = Reason("damaged_events", "part of its record is damaged", "infrastructure", "here")
@@ -128,7 +128,7 @@ def test_when_a_run_is_said_to_have_ended_all_of_its_output_is_here(tmp_path: Pa
     log.add(run, RunStatus(State.QUEUED))
     place = StreamRef(run.id, 1, "here", "stdout.0")
     scheduler = cast(Scheduler, Node(Printing(blobs, place)))
-    collector = Collector(log, blobs, Code(), lambda run: scheduler, Clock(), {})
+    collector = Collector(log, blobs, Code(), lambda run: scheduler, Clock())
     assert collector.collect(run, RunStatus(State.QUEUED)).state is State.SUCCEEDED
     assert blobs.read(place, 0, 100) == b"begun\nended\n"
 
@@ -149,7 +149,7 @@ def test_22_a_record_of_a_newer_protocol_is_kept_unread_and_holds_up_no_other(
         newer.id: Node(Files(record, "succeeded", 0, protocol=sealed)),
         other.id: Node(Files(ended, "succeeded", 0)),
     }
-    collector = Collector(log, blobs, Code(), lambda run: cast(Scheduler, schedulers[run.id]), Clock(), {})
+    collector = Collector(log, blobs, Code(), lambda run: cast(Scheduler, schedulers[run.id]), Clock())
     assert collector.collect_unsettled(events_only=False) == 1  # the newer one is for others to wait for
     assert log.get(other.id)[1].state is State.SUCCEEDED
     with pytest.raises(

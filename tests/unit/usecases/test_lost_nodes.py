@@ -10,6 +10,7 @@ import pytest
 from mllaunch.domain.job import Resources
 from mllaunch.domain.run import RunStatus
 from mllaunch.domain.state import State
+from mllaunch.errors import MllaunchError
 from mllaunch.ports import Scheduler
 from mllaunch.runlog.blobs import FileBlobStore
 from mllaunch.runlog.sqlite import SqliteRunLog
@@ -27,6 +28,11 @@ EXIT: dict[str, Any] = {
 }
 
 
+def since(status: RunStatus) -> dict[str, str]:
+    """Since when nodes do not answer."""
+    return {silence.node: silence.since for silence in status.unreachable}
+
+
 class Looking:
     """A run on some nodes, and whoever collects it."""
 
@@ -37,11 +43,7 @@ class Looking:
         spec = SPEC._replace(backend="ssh", max_retries=max_retries, resources=Resources(nodes=len(names)))
         self.run = make_run(1, spec=spec)
         self.log.add(self.run, RunStatus(State.QUEUED))
-        scheduler = cast(Scheduler, self.nodes)
-        code: Any = Code()
-        self.collector = Collector(
-            self.log, FileBlobStore(str(folder)), code, lambda run: scheduler, self.clock, {}
-        )
+        self._blobs = FileBlobStore(str(folder))
 
     def look(self, minute: int | None = None, node: str | None = None) -> RunStatus:
         """The status after a look, at that time; with one each minute up to then."""
@@ -56,6 +58,13 @@ class Looking:
         self.clock.minute = minute
         return self._collect(None)
 
+    @property
+    def collector(self) -> Collector:
+        """Another one each time, as when commands follow each other: it knows nothing but what the run log says."""
+        scheduler = cast(Scheduler, self.nodes)
+        code: Any = Code()
+        return Collector(self.log, self._blobs, code, lambda run: scheduler, self.clock)
+
     def _collect(self, node: str | None) -> RunStatus:
         self.collector.collect(self.run, self.log.get(self.run.id)[1], node=node)
         return self.log.get(self.run.id)[1]
@@ -69,7 +78,7 @@ def test_a_silent_node_is_lost_after_its_lease_and_not_before(tmp_path: Path) ->
     for minute in (5, 20, 35):
         status = one.look(minute)
         assert status.state is State.RUNNING
-        assert status.unreachable == (("a", "2026-11-21T09:05:00.000Z"),)
+        assert since(status) == {"a": "2026-11-21T09:05:00.000Z"}
     status = one.look(36)
     assert status.state is State.FAILED
     assert status.reason is not None
@@ -145,9 +154,20 @@ def test_while_this_machine_slept_no_node_was_silent(tmp_path: Path) -> None:
     one.look(5)
     status = one.wake_up(485)  # and is not up yet
     assert status.state is State.RUNNING
-    assert status.unreachable == (("a", "2026-11-21T17:05:00.000Z"),)
+    assert since(status) == {"a": "2026-11-21T17:05:00.000Z"}
     assert one.look(514).state is State.RUNNING
     assert one.look(516).is_lost
+
+
+def test_a_further_attempt_that_cannot_begin_yet_stays_due_and_says_why(tmp_path: Path) -> None:
+    one = Looking(tmp_path, "a", max_retries=1)
+    one.nodes["a"].start()
+    one.nodes["a"].end("failed", reason=EXIT, code=3)
+    one.nodes.retry_fails = MllaunchError("disk_full", "a: no space left on device")
+    for minute in (1, 2):
+        status = one.look(minute)
+        assert status.state is State.QUEUED
+        assert status.waiting == "attempt 2 follows once it can: a: no space left on device"
 
 
 def test_a_node_that_was_silent_from_the_start_is_lost_too(tmp_path: Path) -> None:
@@ -174,12 +194,12 @@ def test_each_node_is_noted_by_itself(tmp_path: Path) -> None:
     one.nodes["a"].is_silent = one.nodes["b"].is_silent = True
     one.look(1, "a")
     one.look(2, "b")
-    assert dict(one.look(3, "a").unreachable) == {
+    assert since(one.look(3, "a")) == {
         "a": "2026-11-21T09:01:00.000Z",
         "b": "2026-11-21T09:02:00.000Z",
     }
     one.nodes["a"].is_silent = False
-    assert one.look(4, "a").unreachable == (("b", "2026-11-21T09:02:00.000Z"),)
+    assert since(one.look(4, "a")) == {"b": "2026-11-21T09:02:00.000Z"}
     assert one.nodes.asked == ["a", "b", "a", "a"]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from mllaunch.domain.run import Run, RunStatus
+from mllaunch.domain.run import Run, RunStatus, Silence
 from mllaunch.domain.state import State
 from mllaunch.errors import Unreachable
 from mllaunch.usecases.rounds import Rounds
 from tests.conformance.runs import SPEC, make_run
-from tests.fakes.nodes import Nodes
+from tests.fakes.nodes import AT, Nodes
 
 
 class Thread:
@@ -157,7 +157,7 @@ def test_a_run_whose_record_only_a_newer_mllaunch_can_read_is_not_asked_for_agai
 
 def test_a_node_that_does_not_answer_costs_little_while_it_does_not() -> None:
     made, collecting, threads = rounds({"one": ["a"], "two": ["b"]})
-    collecting.unreachable = (("b", "2026-11-21T09:00:00.000Z"),)
+    collecting.unreachable = (Silence("b", AT, AT),)
     made.go(events_only=False)
     of_a, of_b = threads
     of_a.finish()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mllaunch.domain.run import RunStatus
+from mllaunch.domain.run import RunStatus, Silence
 from mllaunch.domain.state import Reason, State
 from mllaunch.usecases.prune import Candidate, Item, Kept, Wish, decide, missing
 from tests.conformance.runs import make_run
@@ -68,7 +68,7 @@ def test_what_a_run_needs_that_has_not_ended_stays_and_says_who_needs_it() -> No
 
 def test_a_run_whose_node_is_lost_can_be_forgotten_and_nothing_less() -> None:
     reason = Reason("node_lost", "a has not answered since then", "infrastructure", "a")
-    lost = candidate(status=RunStatus(State.FAILED, reason, unreachable=(("a", "then"),)))
+    lost = candidate(status=RunStatus(State.FAILED, reason, unreachable=(Silence("a", "then", "then"),)))
     assert decide(lost, USUAL) == Kept(RUN, "a has not answered since then (--forget removes it)")
     assert isinstance(decide(lost, Wish(None, named=True, outputs=False, forget=True)), Item)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from mllaunch_agent.protocol import StopRequest
 
 _CONFIRM_S = 3.0  # a program that ends on SIGTERM has done so by then; another has its grace period
 
@@ -26,14 +30,19 @@ def command(run: str, now: bool) -> int:
     status = app.collector.collect(found, status)
     if status.state.is_final and not status.is_lost:
         raise MllaunchError("ended", f"{found.name} has ended already: {status.state.value}")
-    request = {"by": app.user, "at": app.clock.now(), "now": now}
+    request: StopRequest = {"by": app.user, "at": app.clock.now(), "now": now}
     scheduler, attempt = app.scheduler_of(found), AttemptRef(found.id, status.attempt)
-    scheduler.stop(attempt, request)  # type: ignore[arg-type]
+    scheduler.stop(attempt, request)
     app.follow_detached()
     deadline = time.monotonic() + _CONFIRM_S
     while not status.state.is_final and time.monotonic() < deadline:
         time.sleep(0.05)
         status = app.collector.collect(found, status)
+        if (
+            status.attempt != attempt.number
+        ):  # it failed in the moment of asking, and another attempt had begun
+            attempt = AttemptRef(found.id, status.attempt)
+            scheduler.stop(attempt, request)
     missing = scheduler.not_told(attempt)
     if status.state.is_final and not status.is_lost:
         sys.stderr.write(f"{found.name} {status.state.value}\n")

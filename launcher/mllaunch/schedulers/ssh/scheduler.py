@@ -205,13 +205,15 @@ class SshScheduler:
 
     def stop(self, attempt: AttemptRef, request: StopRequest) -> None:
         """Nodes that do not answer get the request when they do: whoever collects brings it."""
-        self._write_stop(attempt, {"request": request, "told": []})
+        self._write_stop(attempt.run_id, {"request": request, "told": []})
         self._fleet.each(self._nodes(attempt), lambda calls: self._bring_stop(attempt, calls))
 
     def not_told(self, attempt: AttemptRef) -> list[str]:
         """The nodes that do not know yet that they are to stop."""
-        wanted = self._read_stop(attempt)
-        return [] if wanted is None else [n for n in self.nodes_of(attempt) if n not in wanted["told"]]
+        wanted = self._read_stop(attempt.run_id)
+        if wanted is None:
+            return []
+        return [name for name in self.nodes_of(attempt) if [attempt.number, name] not in wanted["told"]]
 
     def outputs(self, attempt: AttemptRef) -> dict[str, RemoteOutputs]:
         """By node, where what the tasks wrote can be looked at. Unreachable, if a node does not answer."""
@@ -230,25 +232,28 @@ class SshScheduler:
         return Way(found["state"], openssh.command(address, [*found["argv"], *words], terminal=terminal))
 
     def _bring_stop(self, attempt: AttemptRef, calls: Calls) -> None:
-        wanted = self._read_stop(attempt)
-        if wanted is None or calls.address.name in wanted["told"]:
+        wanted = self._read_stop(attempt.run_id)
+        told = [attempt.number, calls.address.name]
+        if wanted is None or told in wanted["told"]:
             return
         if not calls.call("stop", **of(attempt), request=wanted["request"]):
             return  # it has not begun there yet
         with self._telling:
-            newest = self._read_stop(attempt)
+            newest = self._read_stop(attempt.run_id)
             if newest is not None and newest["request"] == wanted["request"]:
-                self._write_stop(attempt, {**newest, "told": [*newest["told"], calls.address.name]})
+                self._write_stop(attempt.run_id, {**newest, "told": [*newest["told"], told]})
 
-    def _read_stop(self, attempt: AttemptRef) -> dict[str, Any] | None:
-        data = system.read_file(self._stop_path(attempt))
+    # A stop is the run's, for it holds for an attempt that begins after it, too.
+
+    def _read_stop(self, run_id: str) -> dict[str, Any] | None:
+        data = system.read_file(self._stop_path(run_id))
         return None if data is None else dict(json.loads(data))
 
-    def _write_stop(self, attempt: AttemptRef, wanted: dict[str, Any]) -> None:
-        system.write_atomic(self._stop_path(attempt), json.dumps(wanted).encode(), durable=True)
+    def _write_stop(self, run_id: str, wanted: dict[str, Any]) -> None:
+        system.write_atomic(self._stop_path(run_id), json.dumps(wanted).encode(), durable=True)
 
-    def _stop_path(self, attempt: AttemptRef) -> str:
-        return os.path.join(self._folder(attempt.run_id), f"{attempt.number}.stop.json")
+    def _stop_path(self, run_id: str) -> str:
+        return os.path.join(self._folder(run_id), "stop.json")
 
     def revive(self, attempt: AttemptRef, node: str) -> None:
         for address in self._nodes(attempt):
