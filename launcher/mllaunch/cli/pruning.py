@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mllaunch.domain.job import SSH
 from mllaunch.errors import MllaunchError, UsageError
-from mllaunch.ports import AttemptRef, RunQuery
+from mllaunch.ports import RunQuery
 from mllaunch.usecases import prune
 from mllaunch.usecases.prune import Item, Kept, Wish
 
@@ -61,13 +61,14 @@ def plan(app: App, names: tuple[str, ...], wish: Wish, keep_last: int) -> Plan:
     ]
     unused_for_s = wish.older_than_s or 0.0
     on_nodes = [run.id for run, _ in runs if run.spec.backend == SSH]
-    keepers, silent = app.ssh.disks.look(on_nodes, unused_for_s) if on_nodes else ({}, {})
+    configured = () if names else app.fleet(app.config(app.root, {})).addresses
+    keepers, silent = app.ssh.disks.look(on_nodes, unused_for_s, configured)
     needing = _needing(app)
     items: list[Item] = []
     kept: list[Kept] = []
     for run, status in runs:
         decisions = []
-        for count, node in enumerate(_places(app, run, keepers)):
+        for count, node in enumerate(_places(run, keepers)):
             keeper = app.scheduler if node is None else keepers[node]
             candidate = prune.look(
                 app.log, app.blobs, keeper, run, status, now=now, spared=run.id in spared
@@ -89,16 +90,12 @@ def plan(app: App, names: tuple[str, ...], wish: Wish, keep_last: int) -> Plan:
     return Plan(items, kept, trees, _size(app, trees), unused_since_s, keepers, code, unused_for_s, why)
 
 
-def _places(app: App, run: Run, keepers: dict[str, NodeKeeper]) -> list[str | None]:
+def _places(run: Run, keepers: dict[str, NodeKeeper]) -> list[str | None]:
     """Where something of a run may lie; None is this machine."""
     if run.spec.backend != SSH:
         return [None]
-    try:
-        nodes = app.ssh.nodes_of(AttemptRef(run.id, 1))
-    except MllaunchError:
-        nodes = []
     # What the run log has can be forgotten also when no node answers.
-    return [node for node in nodes if node in keepers] or [None]
+    return [node for node, keeper in keepers.items() if run.id in keeper.runs] or [None]
 
 
 def _needing(app: App) -> dict[str, str]:

@@ -39,12 +39,12 @@ class Fleet:
 
     def __init__(self) -> None:
         self.silent: set[str] = set()
-        self.by_name = {address.name: Calls(address) for address in (ONE, TWO)}
+        self.by_address = {address: Calls(address) for address in (ONE, TWO)}
 
     def calls(self, address: Address) -> Calls:
         if address.name in self.silent:
             raise Unreachable("unreachable", f"{address.name} cannot be reached")
-        return self.by_name[address.name]
+        return self.by_address.setdefault(address, Calls(address))
 
     def each(self, addresses: Any, act: Any) -> dict[str, Any]:
         found = {}
@@ -81,7 +81,7 @@ def test_a_further_attempt_is_on_the_terms_of_the_first(placements: Placements, 
     scheduler = SshScheduler(str(tmp_path), fleet)  # as made without any configuration
     with pytest.raises(TypeError):  # the node here does not say where to meet
         scheduler.retry(FIRST)
-    name, given = fleet.by_name["one"].asked[0]
+    name, given = fleet.by_address[ONE].asked[0]
     assert (name, given["meeting"]["lease_s"]) == ("retry", 60.0)
     assert scheduler.lease_s(SECOND) == 60.0
 
@@ -95,7 +95,7 @@ def test_each_node_frees_once_and_one_that_is_away_is_left_for_the_next_time(pla
     with pytest.raises(Unreachable):
         disks.free("r", "two")
     assert disks.to_free() == {"r": ["two"]}
-    assert fleet.by_name["one"].asked == [
+    assert fleet.by_address[ONE].asked == [
         ("release_streams", {"run_id": "r", "number": 1}),
         ("sweep", {"for_s": 5.0, "seldom": True}),
     ]
@@ -109,3 +109,55 @@ def test_what_lies_on_nodes_is_told_and_who_could_not_be_asked(placements: Place
     assert keepers["one"].held_bytes(FIRST) == (10, 100)
     assert keepers["one"].held_bytes(SECOND) is None
     assert keepers["one"].unused.size_bytes == 4096
+
+
+def _placed(placements: Placements, run_id: str, address: Address) -> AttemptRef:
+    attempt = AttemptRef(run_id, 1)
+    Path(placements.folder(run_id)).mkdir(parents=True)
+    placements.record(attempt, {"nodes": [address._asdict()], "lease_s": 60.0})
+    return attempt
+
+
+def test_a_node_that_has_another_interpreter_now_is_one_machine_with_all_its_runs(
+    placements: Placements,
+) -> None:
+    changed = ONE._replace(python="/opt/python")
+    later = _placed(placements, "s", changed)
+    fleet: Any = Fleet()
+    keepers, _ = Disks(placements, fleet).look(["s", "r"], 5.0)
+    assert list(keepers) == ["two", "one"]
+    assert keepers["one"].runs == {"r", "s"}
+    asked = fleet.by_address[changed].asked[0]
+    assert asked == ("held", {"attempts": [list(FIRST), list(later)]})
+    assert fleet.by_address[ONE].asked == []
+
+
+def test_another_machine_that_had_the_same_name_is_told_apart(placements: Placements) -> None:
+    _placed(placements, "s", ONE._replace(host="10.0.0.9"))
+    fleet: Any = Fleet()
+    keepers, _ = Disks(placements, fleet).look(["r", "s"], 5.0)
+    assert {name: keeper.runs for name, keeper in keepers.items()} == {
+        "two": {"r"},
+        "one": {"s"},
+        "one (before)": {"r"},
+    }
+
+
+def test_nodes_are_asked_on_which_no_run_was(placements: Placements) -> None:
+    three = Address("three")
+    fleet: Any = Fleet()
+    keepers, _ = Disks(placements, fleet).look(["r"], 5.0, [TWO, three])
+    assert {name: keeper.runs for name, keeper in keepers.items()} == {
+        "one": {"r"},
+        "two": {"r"},
+        "three": set(),
+    }
+
+
+def test_a_record_that_cannot_be_read_keeps_no_other_waiting(placements: Placements) -> None:
+    _placed(placements, "s", TWO)
+    Path(placements.folder("r"), "1.json").write_text("{")
+    fleet: Any = Fleet()
+    disks = Disks(placements, fleet)
+    assert disks.to_free() == {"s": ["two"]}
+    assert list(disks.look(["r", "s"], 5.0)[0]) == ["two"]

@@ -34,6 +34,10 @@ class Fleet:
         return archive.make()
 
     @property
+    def addresses(self) -> list[Address]:
+        return list(self._addresses.values())
+
+    @property
     def names(self) -> list[str]:
         return list(self._addresses)
 

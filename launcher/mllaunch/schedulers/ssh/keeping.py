@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from mllaunch.errors import MllaunchError, NotFound
+from mllaunch.errors import MllaunchError
 from mllaunch.ports import AttemptRef
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.fleet import Fleet
@@ -25,12 +25,18 @@ class UnusedCode(NamedTuple):
 
 
 class NodeKeeper:
-    """What one node keeps of attempts. held: by attempt, bytes of (our copies of its streams, what its tasks wrote)."""
+    """What one node keeps of attempts. runs: ids of those that are known to have been there. held: by attempt, bytes of
+    (our copies of its streams, what its tasks wrote).
+    """
 
     def __init__(
-        self, node: str, calls: Calls, held: Mapping[AttemptRef, tuple[int, int]], unused: UnusedCode
+        self,
+        calls: Calls,
+        runs: Collection[str],
+        held: Mapping[AttemptRef, tuple[int, int]],
+        unused: UnusedCode,
     ) -> None:
-        self.node = node
+        self.runs = runs
         self.unused = unused
         self._calls = calls
         self._held = held
@@ -57,6 +63,17 @@ class NodeKeeper:
         return None if found is None else UnusedCode(**found)
 
 
+class _Machine(NamedTuple):
+    """One machine, under the address by which it was reached last, and the attempts that were placed there."""
+
+    address: Address
+    attempts: list[AttemptRef]
+
+    @property
+    def name(self) -> str:
+        return self.address.name
+
+
 class Disks:
     """Those of all nodes that runs of this home were ever placed on."""
 
@@ -69,14 +86,27 @@ class Disks:
         return self._placements.runs()
 
     def look(
-        self, run_ids: Sequence[str], unused_for_s: float
+        self, run_ids: Iterable[str], unused_for_s: float, also: Iterable[Address] = ()
     ) -> tuple[dict[str, NodeKeeper], dict[str, MllaunchError]]:
-        """By name, what each node has of the runs, and those that could not be asked. All are asked at once."""
-        attempts: dict[Address, list[AttemptRef]] = {}
-        for run_id in run_ids:
-            for attempt in self._placements.attempts(run_id):
-                for address in self._placements.nodes(attempt):
-                    attempts.setdefault(address, []).append(attempt)
+        """By name, what each node has of the runs, and those that could not be asked. All are asked at once.
+
+        also: nodes to be asked even if no run was there.
+        """
+        keepers: dict[str, NodeKeeper] = {}
+        silent: dict[str, MllaunchError] = {}
+        for number, machines in enumerate(_namesakes_apart(self._machines(run_ids, also))):
+            for node, answer in self._look_at(machines, unused_for_s).items():
+                name = node + " (before)" * number
+                if isinstance(answer, NodeKeeper):
+                    keepers[name] = answer
+                else:
+                    silent[name] = answer
+        return keepers, silent
+
+    def _look_at(
+        self, machines: Sequence[_Machine], unused_for_s: float
+    ) -> dict[str, NodeKeeper | MllaunchError]:
+        attempts = {machine.address: machine.attempts for machine in machines}
 
         def ask(calls: Calls) -> NodeKeeper:
             wanted = attempts[calls.address]
@@ -87,32 +117,36 @@ class Disks:
                 if answer is not None
             }
             unused = UnusedCode(**calls.call_patiently("unused", for_s=unused_for_s))
-            return NodeKeeper(calls.address.name, calls, held, unused)
+            return NodeKeeper(calls, {attempt.run_id for attempt in wanted}, held, unused)
 
-        answers = self._fleet.each(attempts, ask)
-        keepers = {name: answer for name, answer in answers.items() if isinstance(answer, NodeKeeper)}
-        silent = {name: answer for name, answer in answers.items() if isinstance(answer, MllaunchError)}
-        return keepers, silent
+        return self._fleet.each(attempts, ask)
+
+    def _machines(self, run_ids: Iterable[str], also: Iterable[Address]) -> list[_Machine]:
+        """Those of the newest runs last, and then the others."""
+        found: dict[tuple[object, ...], _Machine] = {}
+        for run_id in sorted(run_ids):
+            for attempt in self._placements.attempts(run_id):
+                for address in self._nodes_of(attempt):
+                    _add(found, address, attempt)
+        for address in also:
+            _add(found, address)
+        return list(found.values())
 
     def to_free(self) -> dict[str, list[str]]:
         """The nodes that have not freed their copies of streams yet, by run."""
         waiting = {}
         for run_id in self._placements.runs():
-            nodes = self._nodes_of(run_id)
+            nodes = [address.name for address in self._nodes_of(AttemptRef(run_id, 1))]
             freed = self._placements.freed(run_id) if nodes else []
             left = [node for node in nodes if node not in freed]
             if left:
                 waiting[run_id] = left
         return waiting
 
-    def _nodes_of(self, run_id: str) -> list[str]:
+    def _nodes_of(self, attempt: AttemptRef) -> list[Address]:
         try:
-            return [address.name for address in self._placements.nodes(AttemptRef(run_id, 1))]
-        except (
-            NotFound,
-            ValueError,
-            TypeError,
-        ):  # it came not so far; or the record is damaged, or of a newer version
+            return self._placements.nodes(attempt)
+        except MllaunchError:  # it came not so far; or the record is damaged, or of a newer version
             return []
 
     def free(self, run_id: str, node: str) -> None:
@@ -131,3 +165,21 @@ class Disks:
 
     def forget(self, run_id: str) -> None:
         self._placements.forget(run_id)
+
+
+def _add(machines: dict[tuple[object, ...], _Machine], address: Address, *attempts: AttemptRef) -> None:
+    # Another interpreter, or other keys to get in with, make no other machine.
+    key = (address.name, address.host, address.user, address.port)
+    before = machines.pop(key, None)
+    machines[key] = _Machine(address, [*(before.attempts if before else ()), *attempts])
+
+
+def _namesakes_apart(machines: Sequence[_Machine]) -> list[list[_Machine]]:
+    """The last machine of each name; then those before them that had the same name, and so on."""
+    groups: list[list[_Machine]] = []
+    left = list(machines)
+    while left:
+        newest = {machine.name: machine for machine in left}  # the last of each name
+        groups.append(list(newest.values()))
+        left = [machine for machine in left if machine is not newest[machine.name]]
+    return groups
