@@ -7,6 +7,7 @@ the run: it carries the mark of our own processes, so it is neither recorded nor
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from typing import Any, Dict, List, NoReturn, Optional
@@ -93,7 +94,13 @@ def _in_container(socket: str, container: str, words: List[str]) -> List[str]:
     for name in _OF_THE_TERMINAL if mode == "-it" else ():
         options += ["-e", name]
     inside = words or ["/bin/sh", "-c", _SHELL]
-    return ["docker", "--host", "unix://" + socket, "exec", *options, container, *inside]
+    return [*_client(), "unix://" + socket, "exec", *options, container, *inside]
+
+
+def _client() -> List[str]:
+    """Either program speaks to either engine."""
+    is_podman = shutil.which("docker") is None and shutil.which("podman") is not None
+    return ["podman", "--url"] if is_podman else ["docker", "--host"]
 
 
 def _login_shell() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -185,6 +186,19 @@ def test_when_one_task_fails_the_others_are_stopped_and_its_failure_is_the_reaso
     assert done.rc == 5
     assert time.monotonic() - began < 30
     assert user.row("@last")["reason"]["rank"] == 1
+
+
+def test_ssh_leads_to_where_it_runs(user: User, tmp_path: Path) -> None:
+    # Of the programs that lead into a container, the node has that of its engine alone.
+    (tmp_path / "bin").mkdir()
+    for program in {"process": (), "docker": ("docker",), "podman": ("podman",)}[user.runtime]:
+        (tmp_path / "bin" / program).symlink_to(str(shutil.which(program)))
+    run = user.submit("echo begun; while [ ! -e enough ]; do sleep 0.1; done")
+    until(lambda: user.printed(run) == b"begun\n", "it to begin")
+    there = "cat code.txt; echo $RANK > enough; exit 7"
+    done = user.mllaunch("ssh", run, "--", "/bin/sh", "-c", there, env={"PATH": str(tmp_path / "bin")})
+    assert (done.rc, done.stdout) == (7, "as committed\n")
+    assert user.ended(run)["state"] == "succeeded"
 
 
 def test_killing_everything_of_ours_loses_no_byte_and_no_exit_code(user: User) -> None:

@@ -66,9 +66,8 @@ class Collector(NamedTuple):
         if status.seal is not None:
             return status
         if status.state is State.PACKAGING and self.scheduler(run).abandon(AttemptRef(run.id, 1)):
-            return self._give_up(
-                run, status, "submit_interrupted", "the submitting command was killed before the start"
-            )
+            why = "the submitting command was killed before the start, or its node's folder was removed since"
+            return self._give_up(run, status, "submit_interrupted", why)
         while True:
             newest = AttemptRef(run.id, status.attempt)
             had_ended = status.state.is_final
