@@ -26,7 +26,7 @@ from mllaunch_agent import starting, system
 __all__ = ["KINDS", "Environments", "install", "listed", "mark", "variables"]
 
 # Of mllaunch_containers.spec.KINDS, those that are installed here.
-KINDS = ("requirements", "pyproject.toml", "uv.lock", "pylock.toml")
+KINDS = ("requirements", "pyproject.toml", "uv.lock", "pylock.toml", "poetry.lock")
 
 _FORMAT = 1  # changes whenever the same files would give another environment
 _AT_MOST_BYTES = 1 << 16
@@ -156,9 +156,15 @@ def _steps(place: str, kind: str, first: str) -> List[Tuple[str, List[str]]]:
         "off",
     ]
     steps = [("python -m venv", [sys.executable, "-m", "venv", place])]
-    if kind in ("requirements", "pyproject.toml"):
-        return [*steps, ("pip install -r " + first, [*pip, "-r", first])]
-    steps.append(("pip install uv", [*pip, "--target", _tool(place), "uv"]))
+    if kind == "poetry.lock":
+        return [*steps, *_by_poetry(place, python, pip)]
+    if kind in ("uv.lock", "pylock.toml"):
+        return [*steps, *_by_uv(place, kind, first, python, pip)]
+    return [*steps, ("pip install -r " + first, [*pip, "-r", first])]
+
+
+def _by_uv(place: str, kind: str, first: str, python: str, pip: List[str]) -> List[Tuple[str, List[str]]]:
+    steps = [("pip install uv", [*pip, "--target", _tool(place), "uv"])]
     uv = os.path.join(_tool(place), "bin", "uv")
     lock = first
     if kind == "uv.lock":
@@ -167,6 +173,19 @@ def _steps(place: str, kind: str, first: str) -> List[Tuple[str, List[str]]]:
         steps.append(("uv export", [uv, "export", *options, "--python", python, "--output-file", lock]))
     options = ["--preview-features", "pylock", "--python", python, "-r", lock]
     return [*steps, ("uv pip install", [uv, "pip", "install", *options])]
+
+
+def _by_poetry(place: str, python: str, pip: List[str]) -> List[Tuple[str, List[str]]]:
+    exported = os.path.join(_tool(place), "exported.txt")
+    poetry = ["env", "PYTHONPATH=" + _tool(place), python, "-m", "poetry", "--no-interaction"]
+    # Of several lines that are one, joined, those go that name packages of the repository itself.
+    without = ["sed", "-i", "-e", ":a", "-e", r"/\\$/{N;ba", "-e", "}", "-e", r"/file:\/\//d", exported]
+    return [
+        ("pip install poetry", [*pip, "--target", _tool(place), "poetry", "poetry-plugin-export"]),
+        ("poetry export", [*poetry, "export", "--output", exported]),
+        ("without the repository's own packages", without),
+        ("pip install", [*pip, "--no-deps", "-r", exported]),
+    ]
 
 
 def _tool(place: str) -> str:

@@ -62,7 +62,7 @@ def _say_unserved(asked: Dependencies) -> None:
     if asked.kind in KINDS:
         why = f"{asked.path} does not pin every version"
     else:
-        why = f"{asked.path} is not installed on nodes, where uv.lock, pylock.toml and requirements are"
+        why = f"{asked.path} is not installed on nodes, where locks of uv and poetry, pylock.toml and requirements are"
     _line("!", f"{why}: the node's python3 is used as it is")
 
 

@@ -182,6 +182,69 @@ def test_a_lock_of_uv_is_installed_by_uv_which_does_not_stay(
     assert not (made.parent / "tool").exists()
 
 
+def test_a_lock_of_poetry_is_installed_without_what_is_the_repository_s_own(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    wanted = ("poetry", "poetry-plugin-export")
+    got = packages.pip("download", "--dest", str(nodes[1].folder / "wheels"), *wanted)
+    assert got.returncode == 0, got.stderr
+    repo.write(
+        "pyproject.toml",
+        """\
+        [tool.poetry]
+        name = "project"
+        version = "0"
+        description = ""
+        authors = []
+        package-mode = false
+
+        [tool.poetry.dependencies]
+        python = ">=3.8"
+        tiny = "1.0"
+        helper = {path = "libs/helper"}
+        """,
+    )
+    # The hash is of what pyproject.toml says, as poetry makes it.
+    repo.write(
+        "poetry.lock",
+        """\
+        [[package]]
+        name = "helper"
+        version = "0"
+        description = ""
+        optional = false
+        python-versions = "*"
+        groups = ["main"]
+        files = []
+        develop = false
+
+        [package.source]
+        type = "directory"
+        url = "libs/helper"
+
+        [[package]]
+        name = "tiny"
+        version = "1.0"
+        description = ""
+        optional = false
+        python-versions = "*"
+        groups = ["main"]
+        files = []
+
+        [metadata]
+        lock-version = "2.1"
+        python-versions = ">=3.8"
+        content-hash = "59b820cc1c2f9d69d36859d7d146c89b1f8ac3835235f9c0232b5a2276447afc"
+        """,
+    )
+    done = mllaunch("run", "--node", "node1", repo.script(SAY))
+    assert done.rc == 0, done.stderr
+    assert done.stdout.startswith("tiny 1.0 /root/.local/share/mllaunch/node/node1/environments/")
+    assert "✓ env    packages of poetry.lock (new on node1)" in done.stderr
+    (made,) = (nodes[1].folder / PLACE.format("node1")).glob("*/made.json")
+    assert not (made.parent / "tool").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
