@@ -25,11 +25,14 @@ _SGR = re.compile("\x1b\\[[0-9;]*m")
 
 def follow_run(app: App, run_id: str, *, show: bool) -> int:
     """Wait for the run's end and return the code to exit with. Ctrl-C detaches: 130."""
+    from mllaunch.usecases.rounds import Watch
+
     run, status = app.log.get(run_id)
+    watch = Watch(app.collector, run, events_only=not show)
     screen = Screen(app, run) if show else None
     try:
         while True:
-            status = app.collector.collect(run, status, events_only=not show)
+            status = watch.look(status)
             if screen:
                 screen.update(status.attempt)
             if status.state.is_final:

@@ -16,7 +16,7 @@ from mllaunch.errors import MllaunchError
 from mllaunch.ports import AttemptRef
 
 if TYPE_CHECKING:
-    from mllaunch.domain.run import Run
+    from mllaunch.domain.run import Run, RunStatus
     from mllaunch.usecases.collect import Collector
 
 
@@ -43,6 +43,53 @@ def _start(act: Callable[[], None]) -> Busy:
     return thread
 
 
+class _Askers:
+    """For each node at most one at a time who asks it."""
+
+    def __init__(self, start: Callable[[Callable[[], None]], Busy]) -> None:
+        self._start = start
+        self._busy: dict[str, Busy] = {}
+
+    def ask(self, node: str, act: Callable[[], None]) -> None:
+        """Have it done, unless the last one has not come back yet."""
+        if node not in self._busy or not self._busy[node].is_alive():
+            self._busy[node] = self._start(act)
+
+
+class Watch:
+    """Looks at one run over and over, for somebody who watches it. events_only: without what it prints."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        run: Run,
+        *,
+        events_only: bool = False,
+        start: Callable[[Callable[[], None]], Busy] = _start,
+    ) -> None:
+        self._collector = collector
+        self._run = run
+        self._events_only = events_only
+        several = run.spec.resources.nodes > 1
+        self._nodes = collector.scheduler(run).nodes_of(AttemptRef(run.id, 1)) if several else []
+        self._askers = _Askers(start)
+        self._is_readable = True
+
+    def look(self, status: RunStatus) -> RunStatus:
+        """The run's status, and what its nodes have said up to now is in the run log; once it has ended, all of it."""
+        if self._nodes and self._is_readable:
+            for node in self._nodes:
+                self._askers.ask(node, partial(self._ask, node))
+            _, status = self._collector.log.get(self._run.id)
+            if not status.state.is_final:
+                return status
+        return self._collector.collect(self._run, status, events_only=self._events_only)
+
+    def _ask(self, node: str) -> None:
+        if not self._collector.attempt_to_collect(self._run, events_only=self._events_only, node=node):
+            self._is_readable = False  # the next look says why
+
+
 class Rounds:
     """Each node is asked by a thread of its own about all runs that are on it; runs on this machine need none.
 
@@ -59,8 +106,7 @@ class Rounds:
         self._sleep = sleep
         self._collector = collector
         self._disks = disks
-        self._start = start
-        self._busy: dict[str, Busy] = {}
+        self._askers = _Askers(start)
         self._on_nodes: dict[str, list[str]] = {}  # by run, of those from which more may come
         self._in_vain: set[str] = set()  # runs whose records only a newer mllaunch can read
         self._turn = threading.Lock()
@@ -86,9 +132,8 @@ class Rounds:
         for run_id, node in to_free:
             work.setdefault(node, []).append(partial(self._free, run_id, node))
         for node, acts in work.items():
-            if node not in self._busy or not self._busy[node].is_alive():
-                on_it = next((run_id for run_id, nodes in on_nodes.items() if node in nodes), None)
-                self._busy[node] = self._start(partial(self._ask, node, acts, on_it))
+            on_it = next((run_id for run_id, nodes in on_nodes.items() if node in nodes), None)
+            self._askers.ask(node, partial(self._ask, node, acts, on_it))
         return len(runs) + len(to_free)
 
     def _ask(self, node: str, acts: list[Callable[[], None]], run_id: str | None) -> None:

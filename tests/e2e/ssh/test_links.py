@@ -3,7 +3,9 @@ a task printed is in the run log once, or named as missing."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,6 +116,24 @@ def test_half_open_links_are_noticed_and_keep_nothing_back_in_the_end(
     for rank, node in enumerate((nodes[1], nodes[2])):
         assert stored(mllaunch, run_id, node.name, f"stdout.{rank}") == truth(node)
     assert mllaunch("logs", "unconfirmed", "--raw").stdout_bytes == truth(nodes[3])
+
+
+def test_a_link_that_falls_silent_delays_what_is_shown_of_no_other_node(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    run = mllaunch("submit", "--nodes", "2", repo.script(TELLING), "100000", "20").run_name
+    following = mllaunch.start("logs", "-f", run)
+    for rank in (0, 1):
+        until(lambda rank=rank: re.search(rf"\d{{7}} {rank} ", following.stdout), f"output of rank {rank}")
+    nodes[1].spoil(Settings(mute=True))
+    until(lambda: mllaunch.row(run)["unreachable"], "it to be noticed", 60)
+    nodes[1].heal()
+    for number in (1, 2):
+        (nodes[number].folder / "enough").touch()
+    assert following.end().rc == 0
+    shown = [at for at, line in following.lines if re.search(r"\d{7} 1 ", line)]
+    # It takes 15 s until the silence is noticed.
+    assert max(later - earlier for earlier, later in itertools.pairwise(shown)) < 7
 
 
 def test_a_host_that_lost_power_keeps_what_was_printed_until_then(

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from mllaunch.domain.job import Resources
 from mllaunch.domain.run import Run, RunStatus, Silence
 from mllaunch.domain.state import State
 from mllaunch.errors import Unreachable
-from mllaunch.usecases.rounds import Rounds
+from mllaunch.usecases.rounds import Rounds, Watch
 from tests.conformance.runs import SPEC, make_run
 from tests.fakes.nodes import AT, Nodes
 
@@ -49,7 +50,8 @@ class Disks:
 class Collecting:
     """A collector that says what it was asked for: (run, node). Its run log has what it says that was sealed."""
 
-    seal = "sealed-complete"
+    state = State.SUCCEEDED
+    seal: str | None = "sealed-complete"
     unreachable: tuple[tuple[str, str], ...] = ()
     blobs = None
 
@@ -71,13 +73,17 @@ class Collecting:
         return self
 
     def get(self, run_id: str) -> tuple[Run, RunStatus]:
-        return make_run(1), RunStatus(State.SUCCEEDED, seal=self.seal, unreachable=self.unreachable)
+        return make_run(1), RunStatus(self.state, seal=self.seal, unreachable=self.unreachable)
 
     def views(self, run_id: str) -> dict[tuple[int, str], Any]:
         return {(1, "a"): {"seal": {"streams": {}}}}
 
     def scheduler(self, run: Run) -> Nodes:
         return Nodes(*self._places[run.name])
+
+    def collect(self, run: Run, status: RunStatus, *, events_only: bool) -> RunStatus:
+        self.asked.append((run.name, None))
+        return status
 
     def attempt_to_collect(self, run: Run, *, events_only: bool, node: str | None = None) -> bool:
         self.asked.append((run.name, node))
@@ -112,6 +118,47 @@ def test_a_node_that_hangs_is_not_asked_again_and_keeps_neither_others_nor_this_
     of_a.finish()
     made.go(events_only=False)
     assert len(threads) == 5
+
+
+def watch(collecting: Any, nodes: int) -> tuple[Watch, list[Thread]]:
+    threads: list[Thread] = []
+
+    def start(act: Callable[[], None]) -> Thread:
+        threads.append(Thread(act))
+        return threads[-1]
+
+    [run] = collecting.runs
+    spec = run.spec._replace(resources=Resources(nodes=nodes))
+    return Watch(collecting, run._replace(spec=spec), start=start), threads
+
+
+def test_whoever_watches_a_run_on_several_nodes_waits_for_none_that_hangs_until_it_has_ended() -> None:
+    collecting: Any = Collecting({"both": ["a", "b"]})
+    collecting.state, collecting.seal = State.RUNNING, None
+    made, threads = watch(collecting, 2)
+    running = made.look(RunStatus(State.QUEUED))
+    assert running.state is State.RUNNING
+    threads[1].finish()  # that of a hangs
+    made.look(running)
+    threads[2].finish()
+    assert (collecting.asked, len(threads)) == ([("both", "b")] * 2, 3)
+    collecting.state = State.SUCCEEDED
+    assert made.look(running).state is State.SUCCEEDED
+    assert collecting.asked[2:] == [("both", None)]  # of all nodes: none may hold anything back
+
+
+def test_a_run_on_one_node_is_watched_without_threads_and_one_that_cannot_be_read_says_so() -> None:
+    collecting: Any = Collecting({"one": ["a"]})
+    made, threads = watch(collecting, 1)
+    made.look(RunStatus(State.RUNNING))
+    assert (collecting.asked, threads) == ([("one", None)], [])
+    collecting = Collecting({"both": ["a", "b"]})
+    collecting.state, collecting.newer = State.RUNNING, {"both"}
+    made, threads = watch(collecting, 2)
+    made.look(RunStatus(State.RUNNING))
+    threads[0].finish()
+    made.look(RunStatus(State.RUNNING))
+    assert collecting.asked == [("both", "a"), ("both", None)]
 
 
 def test_it_is_over_when_nothing_more_can_come() -> None:

@@ -30,6 +30,7 @@ _POLL_S = 0.05
 @click.option("--raw", is_flag=True, help="The stored bytes of stdout (or stderr) exactly.")
 def command(run: str, **asked: Any) -> int:
     """Show what a run printed: stdout and stderr in the order in which they came."""
+    from mllaunch.usecases.rounds import Watch
     from mllaunch.wiring import App
 
     app = App(os.environ, os.getcwd())
@@ -40,6 +41,7 @@ def command(run: str, **asked: Any) -> int:
     if asked["raw"]:
         _write_raw(app, found, attempt, asked["rank"], asked["only_stderr"])
         return 0
+    watch = Watch(app.collector, found)
     view = _view(app, found, attempt, asked)
     try:
         while True:
@@ -48,7 +50,7 @@ def command(run: str, **asked: Any) -> int:
             if ended or not asked["follow"]:
                 break
             time.sleep(_POLL_S)
-            status = app.collector.collect(found, status)
+            status = watch.look(status)
     except KeyboardInterrupt:
         sys.stderr.write(f"\nDetached; {found.name} goes on.   end: mllaunch stop {found.name}\n")
         return 130
