@@ -152,7 +152,11 @@ def _failure(record: ExitRecord, node: str, oom: bool) -> Dict[str, Any]:
     if record["exit_code"] is None:
         text = "ended while nobody could watch; its exit code is unknown"
         return _reason("unknown_exit", text, "infrastructure", node, rank, retryable=True)
-    return _reason("exit", "exited with %d" % record["exit_code"], "user", node, rank, retryable=True)
+    text = "exited with %d" % record["exit_code"]
+    number = record["exit_code"] - 128
+    if number in _SIGNALS:  # a shell, and the first process of a container, pass on what a signal ended
+        text += " (128 + %s)" % signal_name(number)
+    return _reason("exit", text, "user", node, rank, retryable=True)
 
 
 def _reason(

@@ -161,12 +161,16 @@ class App:
         from mllaunch.schedulers.ssh.fleet import Fleet
         from mllaunch.schedulers.ssh.transport import Address
 
-        keys = config.ssh
+        known_hosts = self._file_of(config.ssh.known_hosts)
+        ssh_config = self._file_of(config.ssh.config)
         addresses = [
-            Address(n.name, n.host, n.user, n.port, n.python, keys.known_hosts, keys.config)
-            for n in config.nodes
+            Address(n.name, n.host, n.user, n.port, n.python, known_hosts, ssh_config) for n in config.nodes
         ]
         return Fleet(addresses)
+
+    def _file_of(self, path: str | None) -> str | None:
+        """A file that the configuration names, wherever mllaunch is called from, then or later."""
+        return path and os.path.join(self.root or self.cwd, os.path.expanduser(path))
 
     def look_at_nodes(self, words: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Every node of the configuration, or those that the words mean, as `nodes --json` prints it; all are asked

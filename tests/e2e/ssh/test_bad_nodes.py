@@ -96,3 +96,27 @@ def test_doctor_tells_what_a_node_has_and_what_it_lacks(nodes: Nodes, mllaunch: 
         "reach: node2 cannot be reached" in bad.stdout and "fix: does this work? ssh node2 true" in bad.stdout
     )
     assert mllaunch("doctor", "--node", "gpu99").rc == 3
+
+
+def test_an_ssh_configuration_in_the_repository_serves_from_every_folder_and_later(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    nodes.configure()
+    repo.write("cluster/ssh_config", nodes.hosts.config.read_text())
+    written = (repo.root / "mllaunch.yaml").read_text().replace(str(nodes.hosts.config), "cluster/ssh_config")
+    repo.write("mllaunch.yaml", written)
+    repo.commit()
+    done = mllaunch("run", "--node", "node1", "../train.py", cwd=repo.root / "cluster")
+    assert (done.rc, done.stdout) == (0, "ran\n")
+    assert mllaunch.wait_sealed(done.run_name)["seal"] == "sealed-complete"  # by whoever works in "/"
+
+
+def test_an_ssh_configuration_that_is_not_there_is_named(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    written = (repo.root / "mllaunch.yaml").read_text().replace(str(nodes.hosts.config), "cluster/ssh_config")
+    repo.write("mllaunch.yaml", written)
+    repo.commit()
+    done = mllaunch("run", "--node", "node1", "train.py")
+    assert done.rc == 2
+    assert f"error[ssh_config]: there is no {repo.root}/cluster/ssh_config\n" in done.stderr

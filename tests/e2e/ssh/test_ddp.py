@@ -94,4 +94,4 @@ def test_three_nodes_train_one_model_are_killed_and_go_on_in_containers(
     installed = next((Path(python).parents[1] / "lib").glob("python3*/site-packages")).relative_to(CACHE)
     more = f"image: {{base: {python_image}}}\ncontainer: {{mounts: ['/shared/{installed}:/packages']}}\n"
     example(nodes, repo, more + "env: [PYTHONPATH=/packages]\n", None)
-    is_killed_and_resumed(nodes, mllaunch, "exited with 137")
+    is_killed_and_resumed(nodes, mllaunch, "exited with 137 (128 + SIGKILL)")

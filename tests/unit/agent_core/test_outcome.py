@@ -56,6 +56,21 @@ def test_of_two_that_failed_in_the_same_millisecond_the_lower_rank_counts() -> N
 
 
 @pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (3, "exited with 3"),
+        (137, "exited with 137 (128 + SIGKILL)"),
+        (139, "exited with 139 (128 + SIGSEGV)"),
+        (128, "exited with 128"),
+        (255, "exited with 255"),
+    ],
+)
+def test_a_code_that_stands_for_a_signal_says_for_which(code: int, message: str) -> None:
+    reason = decide([ended(0, code)], None, "n", []).reason
+    assert reason is not None and (reason["code"], reason["message"]) == ("exit", message)
+
+
+@pytest.mark.parametrize(
     ("record", "oom", "code", "reason", "origin", "retryable"),
     [
         (ended(0, 3), False, 3, "exit", "user", True),

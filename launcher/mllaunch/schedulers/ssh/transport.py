@@ -11,7 +11,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from mllaunch.errors import MllaunchError, NotPermitted, Unreachable
+from mllaunch.errors import ConfigError, MllaunchError, NotPermitted, Unreachable
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -125,7 +125,7 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
     # It prints whole tracebacks of what it also raises.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     if address.config is not None and not os.path.exists(address.config):
-        raise MllaunchError("ssh_config", f"there is no {address.config}", hint="ssh: {config: PATH}")
+        raise ConfigError("ssh_config", f"there is no {address.config}", hint="ssh: {config: PATH}")
     connection = None
     try:
         connection = Connection(
