@@ -20,7 +20,7 @@ from bench.measuring import Row, in_turns, ms, spread
 from bench.startup import SCRIPT as FIRST_LINE
 from bench.startup import first_line_ms
 from bench.user import SCRIPT, User
-from mllaunch.schedulers.ssh.transport import CONNECT_S
+from mllaunch.schedulers.ssh.links import CONNECT_S
 
 _HOSTS = 20
 _AT_ONCE = 16

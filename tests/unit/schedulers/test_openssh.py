@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mllaunch.schedulers.ssh.openssh import command
+from mllaunch.schedulers.ssh.openssh import client, command
 from mllaunch.schedulers.ssh.transport import Address
 
 
@@ -22,3 +22,10 @@ def test_what_the_configuration_says_is_what_ssh_is_told() -> None:
 def test_words_arrive_as_they_were_typed_and_no_host_name_is_an_option() -> None:
     made = command(Address("x", "-oProxyCommand=sh"), ["echo", "a  b", "$HOME", "it's"], terminal=False)
     assert made[-3:] == ["--", "-oProxyCommand=sh", """echo 'a  b' '$HOME' 'it'"'"'s'"""]
+
+
+def test_what_is_told_to_a_master_is_told_for_the_same_user_and_port() -> None:
+    address = Address("gpu01", None, "me", 2222)
+    assert client(address, "-O", "check") == [
+        *("ssh", "-O", "check", "-o", "StrictHostKeyChecking=yes", "-l", "me", "-p", "2222", "--", "gpu01"),
+    ]

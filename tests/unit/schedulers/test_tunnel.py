@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from mllaunch.schedulers.ssh.transport import Link
+from mllaunch.schedulers.ssh.links import Link
 from mllaunch.schedulers.ssh.tunnel import tunnel
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mllaunch.errors import InternalError, MllaunchError, NotFound
 from mllaunch.schedulers.ssh import program, transport
-from mllaunch.schedulers.ssh.transport import Address, Link, Pipe
+from mllaunch.schedulers.ssh.links import ANSWER_S, Link, Pipe
+from mllaunch.schedulers.ssh.transport import Address
 
 if TYPE_CHECKING:
     from mllaunch.schedulers.ssh.archive import Archive
@@ -103,7 +104,7 @@ class Calls:
             if self._is_broken:  # while this waited for its turn
                 raise transport.unreachable(self.address, EOFError("the connection was closed"))
             try:
-                self._pipe.set_patience(None if patiently else transport.ANSWER_S)
+                self._pipe.set_patience(None if patiently else ANSWER_S)
                 self._pipe.stdin.write(json.dumps(call).encode("ascii") + b"\n" + (content or b""))
                 self._pipe.stdin.flush()
                 line = self._pipe.stdout.readline()

@@ -12,7 +12,8 @@ from mllaunch.errors import MllaunchError, NotFound
 from mllaunch.schedulers.ssh import calls, transport
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.door import Door
-from mllaunch.schedulers.ssh.transport import Address, Link
+from mllaunch.schedulers.ssh.links import Link
+from mllaunch.schedulers.ssh.transport import Address
 
 if TYPE_CHECKING:
     from mllaunch.schedulers.ssh.archive import Archive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from mllaunch.schedulers.ssh.transport import Link, Pipe
+from mllaunch.schedulers.ssh.links import Link, Pipe
 
 
 def start(link: Link, python: str | None, program: str) -> Pipe:

@@ -2,26 +2,29 @@
 
 What Fabric would do and we do not: it adds unknown host keys by itself. Here both unknown and changed ones are refused.
 The user's ssh configuration counts (Host, HostName, User, Port, IdentityFile, ProxyJump, ProxyCommand), and so do the
-keys of an agent.
+keys of an agent; and where it has connections shared, one that is open already is used (master.py).
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from mllaunch.errors import ConfigError, MllaunchError, NotPermitted, Unreachable
+from mllaunch.schedulers.ssh import master
+from mllaunch.schedulers.ssh.links import ANSWER_S, CONNECT_S
 
 if TYPE_CHECKING:
     from fabric import Connection
 
-__all__ = ["Address", "Link", "Pipe", "connect"]
+    from mllaunch.schedulers.ssh.links import Link
 
-CONNECT_S = 8.0
+__all__ = ["Address", "connect"]
+
 _KEEPALIVE_S = 5
 _SILENCE_S = 15.0
-ANSWER_S = 30.0  # for one answer; most come in milliseconds
 _SSH_PORT = 22
 # ssh_config(5): UserKnownHostsFile, GlobalKnownHostsFile
 _KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
@@ -48,9 +51,7 @@ class Address(NamedTuple):
         return f"{self.user}@{self.host or self.name}" if self.user else self.host or self.name
 
 
-class Pipe:
-    """A command that runs on a node: what it is given, what it says, and what it complains about."""
-
+class FabricPipe:
     def __init__(self, channel: Any) -> None:
         self._channel = channel
         channel.settimeout(ANSWER_S)
@@ -62,11 +63,9 @@ class Pipe:
         return bool(self._channel.closed or self._channel.eof_received)
 
     def set_patience(self, seconds: float | None) -> None:
-        """How long to wait for what comes next; None: for as long as the connection lives."""
         self._channel.settimeout(seconds)
 
     def receive(self, limit: int) -> bytes:
-        """What has come, as soon as there is something; b"" at the end."""
         data: bytes = self._channel.recv(limit)
         return data
 
@@ -74,7 +73,6 @@ class Pipe:
         self._channel.sendall(data)
 
     def complaint(self) -> tuple[int | None, str]:
-        """Its exit status, and the end of its stderr, once it has ended; (None, "") if it does not end."""
         self._channel.settimeout(CONNECT_S)
         try:
             text = self._channel.makefile_stderr("rb", -1).read()
@@ -88,9 +86,7 @@ class Pipe:
         self._channel.close()
 
 
-class Link:
-    """An open connection to a node; any number of commands can run over it at once."""
-
+class FabricLink:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
@@ -98,8 +94,7 @@ class Link:
     def is_open(self) -> bool:
         return bool(self._connection.is_connected)
 
-    def run(self, command: str) -> Pipe:
-        """Start a command. OSError if the connection has gone."""
+    def run(self, command: str) -> FabricPipe:
         from paramiko import SSHException
 
         transport = self._connection.transport
@@ -110,7 +105,7 @@ class Link:
             channel.exec_command(command)
         except (SSHException, EOFError) as error:
             raise ConnectionError(str(error) or "the connection was closed") from error
-        return Pipe(channel)
+        return FabricPipe(channel)
 
     def close(self) -> None:
         self._connection.close()
@@ -136,15 +131,23 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
             connect_timeout=int(timeout_s),
             connect_kwargs={"banner_timeout": timeout_s, "auth_timeout": timeout_s},
         )
+        if _is_shared(connection) and (held := master.find(address)) is not None:
+            return held
         _check_keys(connection, address)
         connection.open()
     except BaseException as error:
         _close_all(connection)
-        raise _explained(address, error) from error
+        shared = connection is not None and _is_shared(connection)
+        raise _explained(address, error, shared) from error
     assert connection.transport is not None
     connection.transport.set_keepalive(_KEEPALIVE_S)
     _notice_silence(connection.transport.sock)
-    return Link(connection)
+    return FabricLink(connection)
+
+
+def _is_shared(connection: Connection) -> bool:
+    """Whether the user's OpenSSH may hold connections to it open."""
+    return str(connection.ssh_config.get("controlpath", "none")).lower() != "none"
 
 
 def _close_all(connection: Any) -> None:
@@ -154,8 +157,10 @@ def _close_all(connection: Any) -> None:
         connection = connection.gateway
 
 
-def _explained(address: Address, error: BaseException) -> BaseException:
-    """What to raise in place of what a library raised; what is none of its business, such as Ctrl-C, as it is."""
+def _explained(address: Address, error: BaseException, shared: bool) -> BaseException:
+    """What to raise in place of what a library raised; what is none of its business, such as Ctrl-C, as it is. shared:
+    where the user can open a connection, others can use it.
+    """
     import paramiko
     from invoke.exceptions import Exit
 
@@ -164,10 +169,11 @@ def _explained(address: Address, error: BaseException) -> BaseException:
     if isinstance(error, _Unknown):
         return _unknown(address, error)
     if isinstance(error, paramiko.AuthenticationException):
+        hint = f"does this work? ssh {address.shown} true   (ssh-add gives the agent a key with a passphrase)"
+        if shared:
+            hint = f"log in yourself, and the connection is shared: {_typed(address, '-MNf')}"
         return NotPermitted(
-            "ssh_login",
-            f"{address.name} lets nobody in as {_who(address)}: {error}",
-            hint=f"does this work? ssh {address.shown} true   (ssh-add gives the agent a key with a passphrase)",
+            "ssh_login", f"{address.name} lets nobody in as {_who(address)}: {error}", hint=hint
         )
     if isinstance(error, (paramiko.SSHException, OSError, EOFError, Exit)):
         return unreachable(address, error)
@@ -232,7 +238,7 @@ def _unknown(address: Address, error: _Unknown) -> MllaunchError:
         evidence=(
             "compare it with what the machine itself says: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
         ),
-        hint=_accept(address, error.hostname),
+        hint=_accept(address),
     )
 
 
@@ -241,16 +247,22 @@ def _changed(address: Address, error: Any) -> MllaunchError:
         "changed_host_key",
         f"{address.name} shows another key than before: {_print(error.key)}, not {_print(error.expected_key)}",
         evidence=("either the machine was set up anew, or somebody else answers in its place",),
-        hint=f"if it was set up anew: ssh-keygen -R '{error.hostname}'   and then: {_accept(address, error.hostname)}",
+        hint=f"if it was set up anew: ssh-keygen -R '{error.hostname}'   and then: {_accept(address)}",
     )
 
 
-def _accept(address: Address, hostname: str) -> str:
+def _accept(address: Address) -> str:
     """The command that accepts a key after asking."""
-    port = f" -p {address.port}" if address.port not in (None, _SSH_PORT) else ""
-    options = f" -o UserKnownHostsFile={address.known_hosts}" if address.known_hosts else ""
-    options += f" -F {address.config}" if address.config else ""
-    return f"ssh{options}{port} {address.shown} true"
+    return f"{_typed(address)} true"
+
+
+def _typed(address: Address, *first: str) -> str:
+    """What the user would type to log in."""
+    words = ["ssh", *first]
+    words += ["-o", f"UserKnownHostsFile={address.known_hosts}"] if address.known_hosts else []
+    words += ["-F", address.config] if address.config else []
+    words += ["-p", str(address.port)] if address.port not in (None, _SSH_PORT) else []
+    return shlex.join([*words, address.shown])
 
 
 def _print(key: Any) -> str:

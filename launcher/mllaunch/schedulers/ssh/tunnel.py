@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mllaunch.schedulers.ssh import program
-from mllaunch.schedulers.ssh.transport import Link, Pipe
+from mllaunch.schedulers.ssh.links import Link, Pipe
 
 __all__ = ["tunnel"]
 
