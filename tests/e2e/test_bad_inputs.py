@@ -46,6 +46,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
             )
             for value in ("NaN", ".nan", "-1", "1e99", '"four"')
         ),
+        pytest.param("server: https://runs.example\n", ["servers are not in this version"], id="server"),
         pytest.param("project: a\n".encode("utf-16"), ["mllaunch.yaml"], id="5-utf-16"),
         pytest.param(b"\x00\xff", ["mllaunch.yaml"], id="5-binary"),
     ],

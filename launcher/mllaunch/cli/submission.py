@@ -371,6 +371,12 @@ def _check_backend(asked: dict[str, Any], config: Config) -> None:
         raise UsageError(
             "backend", f"backend {config.backend} is not in this version", hint="--backend local or ssh"
         )
+    if config.server is not None:
+        raise UsageError(
+            "server",
+            f"server {config.server}: servers are not in this version, so the record would stay here",
+            hint="mllaunch config --show-origin   says where that is set; leave it out",
+        )
     if config.backend == LOCAL and asked["node"]:
         raise UsageError(
             "node", f"--node {asked['node'][0]}: the local backend has no nodes", hint="--backend ssh"
