@@ -32,20 +32,22 @@ class Code:
 
 
 class Node:
-    """What one node holds. is_silent: it does not answer. is_gone: nothing of the attempt is left."""
+    """What one node holds. is_silent: it does not answer. is_gone: nothing of the attempt is left. events: the bytes of
+    that stream.
+    """
 
     def __init__(self) -> None:
         self.is_silent = False
         self.is_gone = False
         self.is_alive_now = True
-        self._events = b""
+        self.events = b""
         self._seal: dict[str, Any] | None = None
 
     def tell(self, kind: str, at: str = AT, **fields: Any) -> None:
         """One event more."""
-        number = self._events.count(b"\n") + 1
+        number = self.events.count(b"\n") + 1
         line = {"seq": number, "at": at, "boot_s": 1.0, "kind": kind, **fields}
-        self._events += json.dumps(line).encode() + b"\n"
+        self.events += json.dumps(line).encode() + b"\n"
 
     def start(self) -> None:
         self.tell("attempt_started", node="n", hostname="n", boot_id="b", pid=1)
@@ -54,11 +56,11 @@ class Node:
     def end(self, state: str, at: str = AT, reason: dict[str, Any] | None = None, code: int = 0) -> None:
         self.tell("attempt_ended", at, state=state, exit_code=code, reason=reason)
 
-    def seal_it(self, state: str, exit_code: int | None = 0) -> None:
-        digest = hashlib.sha256(self._events).hexdigest()
-        stream = {"size_bytes": len(self._events), "sha256": digest, "gaps": []}
+    def seal_it(self, state: str, exit_code: int | None = 0, protocol: int = PROTOCOL_VERSION) -> None:
+        digest = hashlib.sha256(self.events).hexdigest()
+        stream = {"size_bytes": len(self.events), "sha256": digest, "gaps": []}
         self._seal = {
-            "protocol": PROTOCOL_VERSION,
+            "protocol": protocol,
             "state": state,
             "exit_code": exit_code,
             "at": AT,
@@ -68,10 +70,10 @@ class Node:
     # --- NodeFiles
 
     def lengths(self) -> dict[str, int]:
-        return {"events": len(self._events)}
+        return {"events": len(self.events)}
 
     def read(self, stream: str, offset: int, limit: int) -> bytes:
-        return self._events[offset : offset + limit]
+        return self.events[offset : offset + limit]
 
     def seal(self) -> Seal | None:
         if self.is_silent:

@@ -23,6 +23,7 @@ from tests.conformance.images import Maker, spec
 from tests.e2e.harness import until
 from tests.testbed.engine import Engine
 from tests.testbed.registry import Registry
+from tests.unit.agent_core import specs
 
 pytestmark = pytest.mark.real("engine", "busybox")
 
@@ -30,36 +31,14 @@ pytestmark = pytest.mark.real("engine", "busybox")
 def task_spec(folder: str, engine: Engine, image: Image, credentials: str | None = None) -> TaskSpec:
     """A task that prints the code, in a container of the image."""
     in_registry = "@" in image.reference
-    return {
-        "protocol": 1,
-        "run_id": str(uuid.uuid4()),
-        "run_name": "brave-otter-17",
-        "attempt": 1,
-        "node": "node",
-        "node_rank": 0,
-        "nodes": 1,
-        "folder": folder,
-        "argv": ["cat", "train.py"],
-        "workdir": "",
-        "tree": None,
-        "in_place": None,
-        "data": [],
-        "output": "outputs",
-        "environment": {},
-        "secrets": [],
-        "named": [],
-        "tasks": [{"rank": 0, "local_rank": 0}],
-        "world_size": 1,
-        "gpus": 0,
-        "timeout_s": None,
-        "grace_s": 5.0,
-        "python": None,
-        "import_path": [],
-        "master_addr": "127.0.0.1",
-        "user": "me",
-        "cache": folder + "-cache",
-        "lease_dir": None,
-        "container": {
+    return specs.spec(
+        run_id=str(uuid.uuid4()),
+        folder=folder,
+        argv=["cat", "train.py"],
+        tree=None,
+        grace_s=5.0,
+        cache=folder + "-cache",
+        container={
             "engine": str(engine.socket),
             "image": image.id,
             "reference": image.reference if in_registry else None,
@@ -72,7 +51,7 @@ def task_spec(folder: str, engine: Engine, image: Image, credentials: str | None
             "memory_bytes": None,
             "cpus": None,
         },
-    }
+    )
 
 
 def run(tmp_path: Path, engine: Engine, image: Image, credentials: str | None = None) -> tuple[Any, bytes]:
