@@ -251,13 +251,35 @@ class App:
             yield
             return
         node = self.ssh.chosen.nodes[0]
-        with self.ssh.chosen.engine(node) as socket:
-            self.engine_answer = where._replace(socket=socket)
-            try:
-                yield
-            finally:
-                self.engine_answer = here
-                self.__dict__.pop("docker", None)
+        with self.ssh.chosen.engine(node) as socket, self._asking(where._replace(socket=socket)):
+            yield
+
+    @contextmanager
+    def engine_on(self, node: str) -> Iterator[None]:
+        """While it lasts, the engine is that of a node of the configuration. MllaunchError if that has none."""
+        from mllaunch.errors import MllaunchError
+        from mllaunch.images.asking import Answer
+
+        fleet = self.fleet(self.config(self.root, {}))
+        address = fleet.address(node)
+        answer = Answer(**fleet.calls(address).call("engine"))
+        if answer.version is None:
+            why = f"{node} has no container engine: {answer.problem}"
+            raise MllaunchError("no_engine", why, hint=f"mllaunch doctor --node {node}")
+        with fleet.engine(address, answer.socket) as socket, self._asking(answer._replace(socket=socket)):
+            yield
+
+    @contextmanager
+    def _asking(self, engine: Answer) -> Iterator[None]:
+        """While it lasts, the engine is another."""
+        here = self.engine_answer
+        self.engine_answer = engine
+        self.__dict__.pop("docker", None)
+        try:
+            yield
+        finally:
+            self.engine_answer = here
+            self.__dict__.pop("docker", None)
 
     def send_image(self, image: Image, nodes: Sequence[str], say: Callable[[str], None]) -> int:
         """Bring an image to nodes without a registry; how many bytes that took. MllaunchError."""
@@ -340,7 +362,7 @@ class App:
             return Fault("; ".join((error.message, *error.evidence)), error.hint)
 
     def made_images(self) -> list[MadeImage]:
-        """The images in this machine's engine that mllaunch has made. MllaunchError if there is no engine."""
+        """The images in the engine that mllaunch has made. MllaunchError if there is no engine."""
         from mllaunch.errors import MllaunchError
         from mllaunch.images.builder import explained
         from mllaunch.usecases.images import made
@@ -348,7 +370,7 @@ class App:
 
         if self.engine_answer.version is None:
             raise MllaunchError(
-                "no_engine", self.engine_answer.problem or "no engine answers", hint="docker info"
+                "no_engine", self.engine_answer.problem or "no engine answers", hint="mllaunch doctor"
             )
         try:
             return list(made(self.docker.images(ENVIRONMENT)))

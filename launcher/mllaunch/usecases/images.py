@@ -56,11 +56,16 @@ def removable(
     images: Iterable[MadeImage], used: Collection[str], *, environments: bool
 ) -> Iterator[MadeImage]:
     """Those that no run needs. used: ids of the images of runs that have not ended. environments: also ENVIRONMENTs,
-    but for those below an image that is used."""
+    but for those below an image that is used; without, of each environment one image stays that has its layers."""
     images = list(images)
     below = {image.environment for image in images if image.id in used}
+    kept = below | {image.environment for image in images if image.kind == ENVIRONMENT}
     for image in images:
-        if (image.kind == CODE and image.id not in used) or (
-            image.kind == ENVIRONMENT and environments and image.environment not in below
-        ):
-            yield image
+        if image.kind == ENVIRONMENT:
+            if environments and image.environment not in below:
+                yield image
+        elif environments or image.environment in kept:
+            if image.id not in used:
+                yield image
+        else:  # it was fetched, or sent here, without an image of the environment alone
+            kept.add(image.environment)

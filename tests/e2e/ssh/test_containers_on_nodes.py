@@ -47,6 +47,32 @@ def test_a_run_is_a_container_on_its_node_and_its_image_is_sent_once(
     assert not nodes[2].docker("ps", "--all", "--quiet")
 
 
+def test_images_on_a_node_are_listed_and_removed_but_for_one_that_has_the_environment(
+    base: str, nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    digests = []
+    for number in (1, 2):
+        repo.script(f"print({number})")
+        done = mllaunch("run", "--node", "node3", "train.py", check=True)
+        mllaunch.wait_sealed(done.run_name)
+        document = mllaunch("provenance", done.run_name, "--json").document
+        digests.append(document["environment"]["image"]["digest"])
+    listed = mllaunch("image", "show", "--node", "node3", "--json", check=True).document
+    assert set(digests) <= {image["id"] for image in listed}
+    told = mllaunch("image", "prune", "--node", "node3", "--dry-run", "--json", check=True).document
+    (going,) = {image["id"] for image in told} & set(digests)
+    removed = mllaunch("image", "prune", "--node", "node3", check=True).stdout
+    assert removed.startswith("removed ")
+    left = {image["id"] for image in mllaunch("image", "show", "--node", "node3", "--json").document}
+    assert going not in left and len(left & set(digests)) == 1
+    # What comes next is little: the environment is there.
+    repo.script("print(3)")
+    assert mllaunch("run", "--node", "node3", "train.py").stdout == "3\n"
+    mllaunch.wait_sealed("@last")
+    done = mllaunch("image", "prune", "--node", "nowhere")
+    assert done.rc == 3 and "there is no node nowhere" in done.stderr
+
+
 def test_where_the_launcher_has_no_engine_the_first_node_makes_the_image_for_all(
     base: str, nodes: Nodes, repo: Repo, mllaunch: Mllaunch, home: Home, engine: Engine
 ) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mllaunch.usecases.images import CODE, ENVIRONMENT, known, made, removable
+from mllaunch.usecases.images import CODE, ENVIRONMENT, MadeImage, known, made, removable
 
 LISTED: list[dict[str, Any]] = [
     {
@@ -44,4 +44,13 @@ def test_an_image_of_a_run_that_goes_on_stays_with_what_it_was_built_on() -> Non
     images = list(made(LISTED))
     assert [i.id for i in removable(images, {"sha256:c1"}, environments=False)] == ["sha256:c2"]
     assert {i.id for i in removable(images, {"sha256:c1"}, environments=True)} == {"sha256:c2", "sha256:e2"}
+    assert len(list(removable(images, (), environments=True))) == 4
+
+
+def test_where_only_images_of_code_were_brought_one_of_each_environment_keeps_its_layers() -> None:
+    images = [
+        MadeImage(f"p:{n}", f"sha256:{n}", CODE, env, n, 1) for n, env in zip("abcd", "eeef", strict=True)
+    ]
+    assert [i.id for i in removable(images, (), environments=False)] == ["sha256:b", "sha256:c"]
+    assert [i.id for i in removable(images, {"sha256:b"}, environments=False)] == ["sha256:a", "sha256:c"]
     assert len(list(removable(images, (), environments=True))) == 4

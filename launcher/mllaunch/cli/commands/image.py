@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,15 +45,29 @@ def build(allow_dirty: bool, as_json: bool) -> None:
         print(image.digest)
 
 
+_NODE = click.option("--node", metavar="NODE", help="In the engine of this node, not of this machine.")
+
+
 @command.command()
 @click.argument("run", required=False)
+@_NODE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def show(run: str | None, as_json: bool) -> None:
-    """Show the image of RUN, or list the images that mllaunch has made in this machine's engine."""
+def show(run: str | None, node: str | None, as_json: bool) -> None:
+    """Show the image of RUN, or list the images in an engine that mllaunch has made."""
+    from mllaunch.errors import UsageError
+
+    app = _app()
     if run is None:
-        _list(_app(), as_json)
+        with _engine(app, node):
+            _list(app, as_json)
+    elif node is not None:
+        raise UsageError("node", "--node lists what a node has; a run's image is the same everywhere")
     else:
-        _show(_app(), run, as_json)
+        _show(app, run, as_json)
+
+
+def _engine(app: App, node: str | None) -> AbstractContextManager[None]:
+    return nullcontext() if node is None else app.engine_on(node)
 
 
 def _show(app: App, reference: str, as_json: bool) -> None:
@@ -111,10 +126,11 @@ def _list(app: App, as_json: bool) -> None:
 @command.command()
 @click.option("--environments", is_flag=True, help="Also what the code runs in: dear to build again.")
 @click.option("--everybodys", is_flag=True, help="Also those that no run of this home is known to have used.")
+@_NODE
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def prune(environments: bool, everybodys: bool, dry_run: bool, as_json: bool) -> None:
-    """Remove the images of your runs that have ended, from this machine's engine. A registry is left as it is.
+def prune(environments: bool, everybodys: bool, node: str | None, dry_run: bool, as_json: bool) -> None:
+    """Remove the images of your runs that have ended, from an engine. A registry is left as it is.
 
     Each is made again from the commit when it is needed; with the same environment it gets the same digest.
     """
@@ -125,15 +141,16 @@ def prune(environments: bool, everybodys: bool, dry_run: bool, as_json: bool) ->
     app = _app()
     removed: list[dict[str, Any]] = []
     app.collector.collect_unsettled(events_only=True)
-    images = app.made_images()
-    if not everybodys:
-        images = known(images, lambda image: app.knows_image(image.id))
-    for image in removable(images, _used(app), environments=environments):
-        if not dry_run:
-            app.remove_image(image)
-        removed.append(image._asdict())
-        if not as_json:
-            print(f"{'would remove' if dry_run else 'removed'} {image.name}")
+    with _engine(app, node):
+        images = app.made_images()
+        if not everybodys:
+            images = known(images, lambda image: app.knows_image(image.id))
+        for image in removable(images, _used(app), environments=environments):
+            if not dry_run:
+                app.remove_image(image)
+            removed.append(image._asdict())
+            if not as_json:
+                print(f"{'would remove' if dry_run else 'removed'} {image.name}")
     if as_json:
         print(json.dumps(removed))
     elif not removed:
