@@ -198,6 +198,13 @@ def test_a_python_that_fails_is_told_with_its_last_words(shell: Shell, agent: Ar
     assert (error.code, error.evidence) == ("agent_start", ("two", "three", "four"))
 
 
+def test_what_ssh_itself_complains_of_is_a_node_that_cannot_be_reached(shell: Shell, agent: Archive) -> None:
+    shell.install("python3", "echo 'ssh: connect to host alpha port 22: Connection refused' >&2; exit 255")
+    error = shell.refusal(agent)
+    assert isinstance(error, Unreachable)
+    assert error.message == "alpha cannot be reached: ssh: connect to host alpha port 22: Connection refused"
+
+
 def test_an_archive_that_was_damaged_on_its_way_is_not_unpacked(shell: Shell, agent: Archive) -> None:
     damaged = agent.content[:1000] + b"?" + agent.content[1001:]
     assert shell.refusal(Archive(agent.digest, damaged)).code == "damaged"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Calls", "begin"]
 
+_OF_SSH = 255  # exit status: ssh(1), "or with 255 if an error occurred"
 _MARK = b"mllaunch-agent\n"  # what a login shell prints before it is not ours
 
 # Runs on the node, in whatever Python is there; its first line of input is this text itself.
@@ -182,6 +183,8 @@ def _problem(address: Address, python: str, pipe: Pipe, said: str) -> MllaunchEr
             hint=hint,
         )
     evidence = tuple(complaint.splitlines()[-3:])
+    if status == _OF_SSH and evidence:
+        return transport.unreachable(address, ConnectionError(evidence[-1]))
     return MllaunchError(
         "agent_start",
         f"no agent could be started on {address.name}",
