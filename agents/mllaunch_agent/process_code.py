@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Dict, List, Optional
 
-from mllaunch_agent import codewatch, hashing, protocol, tracing
+from mllaunch_agent import codewatch, hashing, protocol, tracing, workdir
 from mllaunch_agent.blobs import BlobLog
 from mllaunch_agent.runtimes import Say
 from mllaunch_agent.tracing.places import Places
@@ -48,6 +48,13 @@ class ProcessCode:
                 protocol.NOT_CAPTURED,
                 what="code.nodes: whether the code is the commit's",
                 why="no tree is kept of it",
+            )
+            return
+        if not self._spec["in_place"] and not workdir.is_there(self._spec["folder"]):
+            say(
+                protocol.NOT_CAPTURED,
+                what="code.changes: what was changed shortly before the node went down",
+                why="the checkout went with it",
             )
             return
         cached = os.path.join(self._spec["cache"], "listing-" + os.path.basename(tree))

@@ -28,6 +28,7 @@ __all__ = [
     "WorkdirError",
     "discard",
     "is_mounted",
+    "is_there",
     "link_data",
     "make",
     "release",
@@ -66,6 +67,12 @@ def make(tree: str, folder: str) -> str:
 
 def is_mounted(folder: str) -> bool:
     return overlay.is_mount_point(os.path.join(folder, "work"))
+
+
+def is_there(folder: str) -> bool:
+    """Whether the checkout is as the tasks see it: with the node's end an overlay has gone, and none is mounted anew."""
+    state = _read(folder)
+    return state is not None and (state["method"] != OVERLAY or is_mounted(folder))
 
 
 def link_data(work: str, links: Sequence[DataLink]) -> None:

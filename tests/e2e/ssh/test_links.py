@@ -145,6 +145,9 @@ def test_a_host_that_lost_power_keeps_what_was_printed_until_then(
     nodes[3].boot()
     row = mllaunch.wait_sealed(run)
     assert (row["state"], row["exit_code"], row["seal"]) == ("failed", None, "sealed-complete")
+    # The checkout went with the power, which is no change of the code.
+    code = mllaunch("provenance", run, "--json", check=True).document["code"]
+    assert code["changes"] == [] and all(node["matches_commit"] for node in code["nodes"])
     printed = stored(mllaunch, run_id, "node3", "stdout.0")
     # Between printing a line and noting it the power may have failed.
     assert printed.startswith(truth(nodes[3])) and printed.count(b"\n") <= truth(nodes[3]).count(b"\n") + 1
