@@ -70,7 +70,7 @@ def is_mounted(folder: str) -> bool:
 
 
 def is_there(folder: str) -> bool:
-    """Whether the checkout is as the tasks see it: with the node's end an overlay has gone, and none is mounted anew."""
+    """Whether the checkout is as the tasks see it: an overlay goes with the node, and none is mounted anew."""
     state = _read(folder)
     return state is not None and (state["method"] != OVERLAY or is_mounted(folder))
 

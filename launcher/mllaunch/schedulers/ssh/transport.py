@@ -1,8 +1,8 @@
 """Connections to nodes, through Fabric; nothing else of the project knows it.
 
 What Fabric would do and we do not: it adds unknown host keys by itself. Here both unknown and changed ones are refused.
-The user's ssh configuration counts (Host, HostName, User, Port, IdentityFile, ProxyJump, ProxyCommand), and so do the
-keys of an agent; and where it has connections shared, one that is open already is used (master.py).
+How a machine is reached is OpenSSH's to say, by the user's configuration (routes.py); where that has connections
+shared, one that is open already is used (master.py).
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from mllaunch.errors import ConfigError, MllaunchError, NotPermitted, Unreachable
-from mllaunch.schedulers.ssh import master
+from mllaunch.errors import MllaunchError, NotPermitted, Unreachable
+from mllaunch.schedulers.ssh import hostkeys, master, routes
 from mllaunch.schedulers.ssh.links import ANSWER_S, CONNECT_S
 
 if TYPE_CHECKING:
     from fabric import Connection
 
+    from mllaunch.schedulers.ssh.hostkeys import Known
     from mllaunch.schedulers.ssh.links import Link
+    from mllaunch.schedulers.ssh.routes import Route
 
 __all__ = ["Address", "connect"]
 
 _KEEPALIVE_S = 5
 _SILENCE_S = 15.0
 _SSH_PORT = 22
-# ssh_config(5): UserKnownHostsFile, GlobalKnownHostsFile
-_KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
-_SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 
 
 class Address(NamedTuple):
@@ -111,77 +111,144 @@ class FabricLink:
         self._connection.close()
 
 
-def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
-    """Open a connection. Raises MllaunchError: "unreachable", "unknown_host_key", "changed_host_key", "ssh_login"."""
-    import logging
+class _Stage(NamedTuple):
+    """One machine of the way: the node itself, or one that leads to it."""
 
-    from fabric import Config, Connection
+    route: Route
+    connection: Connection
+    known: Known
+
+    @property
+    def has_let_in(self) -> bool:
+        transport = self.connection.client.get_transport()
+        return transport is not None and bool(transport.is_authenticated())
+
+    @property
+    def has_answered(self) -> bool:
+        transport = self.connection.client.get_transport()
+        return transport is not None and bool(transport.is_active())
+
+
+def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
+    """Open a connection. Raises MllaunchError: "unreachable", "unknown_host_key", "changed_host_key", "ssh_login",
+    "ssh_config"."""
+    import logging
 
     # It prints whole tracebacks of what it also raises.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
-    if address.config is not None and not os.path.exists(address.config):
-        raise ConfigError("ssh_config", f"there is no {address.config}", hint="ssh: {config: PATH}")
-    connection = None
+    route = routes.look_up(address.host or address.name, address.user, address.port, address.config)
+    if route.shares and (held := master.find(address)) is not None:
+        return held
+    stages = _stages(address, route, timeout_s)
+    connection = stages[-1].connection
     try:
-        connection = Connection(
-            host=address.host or address.name,
-            user=address.user,
-            port=address.port,
-            config=Config(runtime_ssh_path=address.config),
-            connect_timeout=int(timeout_s),
-            connect_kwargs={"banner_timeout": timeout_s, "auth_timeout": timeout_s},
-        )
-        if _is_shared(connection) and (held := master.find(address)) is not None:
-            return held
-        _check_keys(connection, address)
         connection.open()
     except BaseException as error:
-        _close_all(connection)
-        shared = connection is not None and _is_shared(connection)
-        raise _explained(address, error, shared) from error
+        explained = _explained(address, stages, error)  # before what shows how far it came is closed
+        for stage in stages:
+            stage.connection.client.close()  # paramiko leaves threads and sockets behind
+        raise explained from error
     assert connection.transport is not None
     connection.transport.set_keepalive(_KEEPALIVE_S)
     _notice_silence(connection.transport.sock)
     return FabricLink(connection)
 
 
-def _is_shared(connection: Connection) -> bool:
-    """Whether the user's OpenSSH may hold connections to it open."""
-    return str(connection.ssh_config.get("controlpath", "none")).lower() != "none"
+def _stages(
+    address: Address, route: Route, timeout_s: float, met: tuple[tuple[str, int], ...] = ()
+) -> list[_Stage]:
+    """The way to a machine, the machine itself last. met: machines whose way leads here."""
+    before: list[_Stage] = []
+    met = (*met, (route.host, route.port))
+    for jump in route.jumps:
+        hop = routes.look_up(*routes.hop(jump), address.config)
+        if (hop.host, hop.port) in met:
+            continue  # what the configuration says for all machines it says for those on the way, too
+        if not before and hop.jumps:
+            before = _stages(address, hop, timeout_s, met)
+        else:
+            before.append(_stage(address, hop, before[-1].connection if before else None, timeout_s))
+    gateway = before[-1].connection if before else route.command
+    return [*before, _stage(address, route, gateway, timeout_s)]
 
 
-def _close_all(connection: Any) -> None:
-    """What was opened on a way that came to nothing: paramiko leaves threads and sockets behind."""
-    while connection is not None and not isinstance(connection, str):
-        connection.client.close()
-        connection = connection.gateway
+def _stage(address: Address, route: Route, gateway: Connection | str | None, timeout_s: float) -> _Stage:
+    import paramiko
+    from fabric import Config, Connection
+
+    if route.agent not in (None, "none"):
+        os.environ["SSH_AUTH_SOCK"] = str(route.agent)  # the only place in which paramiko looks
+    connection = Connection(
+        host=route.host,
+        user=route.user,
+        port=route.port,
+        gateway=gateway or False,
+        config=Config(ssh_config=paramiko.SSHConfig()),  # all that it says is in the route
+        connect_timeout=int(timeout_s),
+        connect_kwargs={
+            "banner_timeout": timeout_s,
+            "auth_timeout": timeout_s,
+            "key_filename": list(route.keys),
+            "look_for_keys": False,
+            "allow_agent": route.agent != "none",
+        },
+    )
+    known = hostkeys.known(
+        [address.known_hosts] if address.known_hosts else route.known_hosts, route.known_as
+    )
+    _trust(connection, known)
+    return _Stage(route, connection, known)
 
 
-def _explained(address: Address, error: BaseException, shared: bool) -> BaseException:
-    """What to raise in place of what a library raised; what is none of its business, such as Ctrl-C, as it is. shared:
-    where the user can open a connection, others can use it.
-    """
+def _trust(connection: Connection, known: Known) -> None:
+    """Trust the known keys alone."""
+    import paramiko
+
+    class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+            raise _Unknown(hostname, key)
+
+    client = connection.client
+    client.set_missing_host_key_policy(Refuse())
+    name = connection.host if connection.port == _SSH_PORT else f"[{connection.host}]:{connection.port}"
+    for key, _ in reversed(known.keys):  # of several of one kind the last one counts
+        client.get_host_keys().add(name, key.get_name(), key)
+
+
+def _explained(address: Address, stages: Sequence[_Stage], error: BaseException) -> BaseException:
+    """What to raise in place of what a library raised; what is none of its business, such as Ctrl-C, as it is."""
     import paramiko
     from invoke.exceptions import Exit
 
+    stage = next((stage for stage in stages if not stage.has_let_in), stages[-1])
     if isinstance(error, paramiko.BadHostKeyException):
-        return _changed(address, error)
+        return _changed(address, stage, error)
     if isinstance(error, _Unknown):
-        return _unknown(address, error)
-    if isinstance(error, paramiko.AuthenticationException):
-        hint = f"does this work? ssh {address.shown} true   (ssh-add gives the agent a key with a passphrase)"
-        if shared:
-            hint = f"log in yourself, and the connection is shared: {_typed(address, '-MNf')}"
-        return NotPermitted(
-            "ssh_login", f"{address.name} lets nobody in as {_who(address)}: {error}", hint=hint
-        )
-    if isinstance(error, (paramiko.SSHException, OSError, EOFError, Exit)):
+        return _unknown(address, stage, error)
+    is_of_ssh = isinstance(error, (paramiko.SSHException, OSError, EOFError, Exit))
+    if isinstance(error, paramiko.AuthenticationException) or (is_of_ssh and stage.has_answered):
+        return _no_login(address, stage, error)
+    if is_of_ssh:
         return unreachable(address, error)
-    if isinstance(error, Exception):  # a host name that is none, a known_hosts file that nobody can read
+    if isinstance(error, Exception):
         return MllaunchError(
-            "ssh", f"{address.name}: {type(error).__name__}: {error}", hint=f"ssh {address.shown} true"
+            "ssh", f"{address.name}: {type(error).__name__}: {error}", hint=f"{_typed(address)} true"
         )
     return error
+
+
+def _who(address: Address, stage: _Stage) -> str:
+    """The node, or one that leads to it."""
+    is_node = stage.route.word == (address.host or address.name)
+    return address.name if is_node else f"{stage.route.word}, on the way to {address.name},"
+
+
+def _no_login(address: Address, stage: _Stage, error: BaseException) -> NotPermitted:
+    hint = f"does this work? {_typed(address)} true   (ssh-add gives the agent a key with a passphrase)"
+    if stage.route.shares:
+        hint = f"log in yourself, and the connection is shared: {_typed(address, '-MNf')}"
+    who = f"{_who(address, stage)} lets nobody in as {stage.route.user}"
+    return NotPermitted("ssh_login", f"{who}: {str(error).rstrip('.')}", hint=hint)
 
 
 def _notice_silence(sock: Any) -> None:
@@ -201,7 +268,7 @@ def unreachable(address: Address, error: BaseException) -> Unreachable:
     return Unreachable(
         "unreachable",
         f"{address.name}{where} cannot be reached: {said}",
-        hint=f"does this work? ssh {address.shown} true",
+        hint=f"does this work? {_typed(address)} true",
     )
 
 
@@ -212,54 +279,44 @@ class _Unknown(Exception):
         self.key = key
 
 
-def _check_keys(connection: Connection, address: Address) -> None:
-    """Trust the keys of known_hosts alone, for the node as for every machine on the way to it."""
-    import paramiko
-
-    class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
-        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-            raise _Unknown(hostname, key)
-
-    while connection is not None and not isinstance(connection, str):
-        client = connection.client
-        client.set_missing_host_key_policy(Refuse())
-        configured = connection.ssh_config.get("userknownhostsfile", _KNOWN_HOSTS).split()
-        files = [*configured, *_SYSTEM_KNOWN_HOSTS] if address.known_hosts is None else [address.known_hosts]
-        for file in map(os.path.expanduser, files):
-            if os.path.exists(file):
-                client.load_system_host_keys(file)
-        connection = connection.gateway
-
-
-def _unknown(address: Address, error: _Unknown) -> MllaunchError:
+def _unknown(address: Address, stage: _Stage, error: _Unknown) -> MllaunchError:
+    who = _who(address, stage)
+    if error.key in stage.known.revoked:
+        return NotPermitted("changed_host_key", f"{who} shows a key that was revoked: {_print(error.key)}")
     return NotPermitted(
         "unknown_host_key",
-        f"{address.name}: nobody has said yet that this is its key: {_print(error.key)}",
+        f"{who.rstrip(',')}: nobody has said yet that this is its key: {_print(error.key)}",
         evidence=(
             "compare it with what the machine itself says: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
         ),
-        hint=_accept(address),
+        hint=_accept(address, stage),
     )
 
 
-def _changed(address: Address, error: Any) -> MllaunchError:
+def _changed(address: Address, stage: _Stage, error: Any) -> MllaunchError:
+    file = next(file for key, file in stage.known.keys if key == error.expected_key)
+    forget = shlex.join(["ssh-keygen", "-R", stage.route.known_as, "-f", file])
     return NotPermitted(
         "changed_host_key",
-        f"{address.name} shows another key than before: {_print(error.key)}, not {_print(error.expected_key)}",
+        f"{_who(address, stage)} shows another key than before: {_print(error.key)}, not "
+        f"{_print(error.expected_key)}",
         evidence=("either the machine was set up anew, or somebody else answers in its place",),
-        hint=f"if it was set up anew: ssh-keygen -R '{error.hostname}'   and then: {_accept(address)}",
+        hint=f"if it was set up anew: {forget}   and then: {_accept(address, stage)}",
     )
 
 
-def _accept(address: Address) -> str:
-    """The command that accepts a key after asking."""
-    return f"{_typed(address)} true"
+def _accept(address: Address, stage: _Stage) -> str:
+    """The command that accepts a machine's key after asking."""
+    is_node = stage.route.word == (address.host or address.name)
+    there = address if is_node else Address(stage.route.word, None, None, None, None, *address[5:])
+    return f"{_typed(there)} true"
 
 
 def _typed(address: Address, *first: str) -> str:
     """What the user would type to log in."""
     words = ["ssh", *first]
-    words += ["-o", f"UserKnownHostsFile={address.known_hosts}"] if address.known_hosts else []
+    # Quotes of ssh's own, which takes several files otherwise.
+    words += ["-o", f'UserKnownHostsFile="{address.known_hosts}"'] if address.known_hosts else []
     words += ["-F", address.config] if address.config else []
     words += ["-p", str(address.port)] if address.port not in (None, _SSH_PORT) else []
     return shlex.join([*words, address.shown])
@@ -268,7 +325,3 @@ def _typed(address: Address, *first: str) -> str:
 def _print(key: Any) -> str:
     """As ssh-keygen -l shows it."""
     return f"{key.get_name()} {key.fingerprint}"
-
-
-def _who(address: Address) -> str:
-    return address.user or "the configured user"

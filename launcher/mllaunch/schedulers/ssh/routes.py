@@ -1,0 +1,138 @@
+"""How OpenSSH would reach a machine, as it says itself (``ssh -G``): all of the user's configuration counts, what it
+includes and matches too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mllaunch.errors import ConfigError, MllaunchError, NotFound
+from mllaunch.schedulers.ssh.links import CONNECT_S
+
+__all__ = ["Route", "hop", "look_up", "parse"]
+
+_SSH_PORT = 22
+
+
+class Route(NamedTuple):
+    """The way to one machine. word: what the user's configuration knows it by. keys: private key files that are there.
+
+    agent: the socket of the agent to ask; None for the user's own; "none". jumps: the machines on the way, as ssh(1) -J
+    takes them, the first one first. command: in whose place a program is the way, for a shell. known_hosts: files.
+    known_as: the name that its key has in them. shares: whether OpenSSH may hold a connection to it open.
+    """
+
+    word: str
+    host: str
+    user: str
+    port: int
+    keys: tuple[str, ...]
+    agent: str | None
+    jumps: tuple[str, ...]
+    command: str | None
+    known_hosts: tuple[str, ...]
+    known_as: str
+    shares: bool
+
+
+def look_up(word: str, user: str | None, port: int | None, config: str | None) -> Route:
+    """ConfigError if the ssh configuration cannot be read, NotFound if there is no OpenSSH here."""
+    if config is not None and not os.path.exists(config):
+        raise ConfigError("ssh_config", f"there is no {config}", hint="ssh: {config: PATH}")
+    argv = ["ssh", "-G", *(("-F", config) if config else ()), *(("-l", user) if user else ())]
+    argv += [*(("-p", str(port)) if port else ()), "--", word]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONNECT_S, check=False
+        )
+    except FileNotFoundError as error:
+        hint = "install OpenSSH's client; on Debian: sudo apt install openssh-client"
+        raise NotFound("no_program", "there is no ssh on your PATH", hint=hint) from error
+    except subprocess.TimeoutExpired as error:
+        raise MllaunchError("ssh_config", f"ssh -G {word} does not end", hint=f"ssh -G {word}") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ConfigError(
+            "ssh_config",
+            f"ssh cannot tell how to reach {word}: {said[0] if said else 'it says nothing'}",
+            evidence=tuple(said[1:]),
+        )
+    return parse(word, done.stdout.decode(errors="surrogateescape"))
+
+
+def parse(word: str, said: str) -> Route:
+    """said: what ``ssh -G`` printed, a line ``key value`` for each."""
+    found: dict[str, list[str]] = {}
+    for line in said.splitlines():
+        key, _, value = line.partition(" ")
+        found.setdefault(key, []).append(value)
+
+    def one(key: str, default: str = "none") -> str:
+        return found.get(key, [default])[0]
+
+    host, user, port = one("hostname", word), one("user", ""), int(one("port", "22"))
+    alias = one("hostkeyalias")
+    known_as = alias if alias != "none" else host if port == _SSH_PORT else f"[{host}]:{port}"
+    agent = one("identityagent", "SSH_AUTH_SOCK")
+    command = one("proxycommand")
+    keys = (os.path.expanduser(path) for path in found.get("identityfile", ()))
+    files = [
+        *_files(one("userknownhostsfile", "")),
+        *_files(one("globalknownhostsfile", "")),
+    ]
+    return Route(
+        word,
+        host,
+        user,
+        port,
+        tuple(path for path in keys if os.path.isfile(path)),
+        None if agent == "SSH_AUTH_SOCK" else os.path.expanduser(agent),
+        tuple(jump for jump in one("proxyjump").split(",") if jump != "none"),
+        None if command == "none" else _expanded(command, word, host, user, port),
+        tuple(files),
+        known_as,
+        one("controlpath") != "none",
+    )
+
+
+def hop(jump: str) -> tuple[str, str | None, int | None]:
+    """(word, user, port) of a machine on the way: ``[user@]host[:port]``, or a URI ``ssh://...``."""
+    user, _, place = jump.removeprefix("ssh://").rpartition("@")
+    host, port = place, ""
+    if place.startswith("["):
+        host, _, rest = place[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif place.count(":") == 1:
+        host, port = place.split(":")
+    return host, user or None, int(port) if port.isdigit() else None
+
+
+def _files(said: str) -> Sequence[str]:
+    """Names separated by spaces. Which of the spaces are part of a name is not said: the files that are there tell."""
+    words = said.split(" ") if said not in ("", "none", "/dev/null") else []
+    found = []
+    while words:
+        for count in range(len(words), 0, -1):
+            path = os.path.expanduser(" ".join(words[:count]))
+            if os.path.exists(path):
+                found.append(path)
+                break
+        words = words[count:]
+    return found
+
+
+def _expanded(command: str, word: str, host: str, user: str, port: int) -> str:
+    """ssh_config(5), TOKENS, as far as a ProxyCommand has them."""
+    tokens = {"%": "%", "h": host, "n": word, "p": str(port), "r": user}
+    parts = command.split("%")
+    made = parts[0]
+    rest = iter(parts[1:])
+    for part in rest:
+        if part == "":  # of "%%" the second one
+            made += "%" + next(rest, "")
+        else:
+            made += tokens.get(part[0], "%" + part[0]) + part[1:]
+    return made

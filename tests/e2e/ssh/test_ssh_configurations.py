@@ -1,0 +1,192 @@
+"""Whatever the user's ssh configuration says of a node counts, as it does for ssh itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import Mllaunch, Repo, Result
+from tests.e2e.ssh.conftest import Nodes
+
+pytestmark = pytest.mark.real("hosts")
+
+
+@pytest.fixture
+def reached(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> Callable[[str], Result]:
+    """``reached(text)``: what a run on node1 comes to with this ssh configuration; ssh must come to the same.
+    {key}, {known}, {one}, {two}: the user's key, the known hosts, the addresses of two nodes."""
+    repo.script("print('ran')")
+
+    def run(text: str) -> Result:
+        hosts = nodes.hosts
+        made = text.format(
+            key=hosts.key, known=hosts.known_hosts, one=nodes[1].address, two=nodes[2].address, root=repo.root
+        )
+        repo.write("ssh_config", made)
+        written = (repo.root / "mllaunch.yaml").read_text().replace(str(hosts.config), "ssh_config")
+        repo.write("mllaunch.yaml", written)
+        repo.commit()
+        config = str(repo.root / "ssh_config")
+        plain = subprocess.run(
+            ["ssh", "-F", config, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "node1", "true"],
+            capture_output=True,
+            timeout=60,
+        )
+        done = mllaunch("run", "--node", "node1", "train.py")
+        assert (done.rc == 0) is (plain.returncode == 0), (done, plain)
+        if done.rc == 0:
+            mllaunch.wait_sealed(done.run_name)
+        return done
+
+    return run
+
+
+NODE = """\
+Host node1
+  HostName {one}
+  User root
+  IdentityFile {key}
+  UserKnownHostsFile {known}
+"""
+BASTION = """\
+Host bastion
+  HostName {two}
+  ProxyJump none
+Host node1
+  HostName {one}
+Host *
+  User root
+  IdentityFile {key}
+  UserKnownHostsFile {known}
+  ProxyJump bastion
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(NODE, id="plain"),
+        pytest.param(BASTION, id="a jump that is none for the jump itself"),
+        pytest.param(NODE + "  ProxyJump none\n", id="no jump"),
+        pytest.param(
+            NODE.replace("{one}", "node1-by-name")
+            + "  HostKeyAlias {one}\n  ProxyCommand env nc=%n python3 {root}/relay.py %% {one} %p\n",
+            id="a command",
+        ),
+        pytest.param("Include {root}/included\n", id="included"),
+        pytest.param("Match exec true\n  Include {root}/included\n", id="matched and included"),
+        pytest.param(
+            NODE.replace("  IdentityFile", "  IdentityFile /no/such/key\n  IdentityFile"),
+            id="a key that is missing",
+        ),
+        pytest.param(NODE + '  UserKnownHostsFile "{root}/known with spaces"\n', id="known twice"),
+        pytest.param(
+            NODE.replace("UserKnownHostsFile {known}", 'UserKnownHostsFile "{root}/known with spaces"'),
+            id="a file with spaces",
+        ),
+        pytest.param(
+            NODE.replace("UserKnownHostsFile {known}", "UserKnownHostsFile {root}/odd"),
+            id="lines of all kinds",
+        ),
+        pytest.param(
+            NODE.replace(
+                "UserKnownHostsFile {known}", "HostKeyAlias other\n  UserKnownHostsFile {root}/aliased"
+            ),
+            id="known by another name",
+        ),
+        pytest.param(
+            NODE.replace(
+                "UserKnownHostsFile {known}", "UserKnownHostsFile none\n  GlobalKnownHostsFile {known}"
+            ),
+            id="known to all",
+        ),
+        pytest.param(
+            NODE.replace("IdentityFile {key}", "IdentityFile none\n  IdentityAgent {root}/agent"),
+            id="an agent",
+        ),
+    ],
+)
+def test_what_ssh_reaches_is_reached(
+    nodes: Nodes, repo: Repo, reached: Callable[[str], Result], text: str, tmp_path: Path
+) -> None:
+    hosts = nodes.hosts
+    known, key = hosts.known_hosts.read_text(), nodes[1].key
+    included = NODE.format(key=hosts.key, known=hosts.known_hosts, one=nodes[1].address)
+    repo.write("included", included)
+    repo.write("relay.py", RELAY)
+    (repo.root / "known with spaces").write_text(known)
+    odd = (
+        f"@cert-authority * {key}\n@revoked * {nodes[3].key}\n{nodes[1].address} ssh-ed25519 AAAA\nfoo\n# x\n"
+    )
+    (repo.root / "odd").write_text(f"{odd}10.*,!{nodes[2].address} {key}\n")
+    (repo.root / "aliased").write_text(f"other {key}\n")
+    agent = None
+    if "IdentityAgent" in text:
+        agent = subprocess.Popen(
+            ["ssh-agent", "-D", "-a", str(repo.root / "agent")], stdout=subprocess.DEVNULL
+        )
+        environ = {**os.environ, "SSH_AUTH_SOCK": str(repo.root / "agent")}
+        while (
+            subprocess.run(["ssh-add", "-q", hosts.key], env=environ, stderr=subprocess.DEVNULL).returncode
+            == 2
+        ):
+            assert agent.poll() is None
+    repo.write(".gitignore", "agent\n")
+    try:
+        done = reached(text)
+    finally:
+        if agent is not None:
+            agent.kill()
+            agent.wait()
+    assert (done.rc, done.stdout) == (0, "ran\n"), done.stderr
+
+
+RELAY = """
+import os, select, socket, sys
+there = socket.create_connection((sys.argv[2], int(sys.argv[3])))
+while True:
+    for ready in select.select([0, there], [], [])[0]:
+        data = os.read(0, 65536) if ready == 0 else there.recv(65536)
+        if not data:
+            sys.exit()
+        (there.sendall if ready == 0 else lambda data: os.write(1, data))(data)
+"""
+
+
+def test_a_jump_whose_key_is_unknown_is_named_with_the_command_that_accepts_it(
+    nodes: Nodes, repo: Repo, reached: Callable[[str], Result]
+) -> None:
+    (repo.root / "one").write_text(f"{nodes[1].address} {nodes[1].key}\n")
+    done = reached(BASTION.replace("{known}", "{root}/one"))
+    assert done.rc == 4
+    assert "error[unknown_host_key]: bastion, on the way to node1: nobody has said yet" in done.stderr
+    assert f"hint: ssh -F {repo.root}/ssh_config bastion true\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "rc", "words"),
+    [
+        (NODE.replace("{key}", "/no/such/key"), 4, "error[ssh_login]: node1 lets nobody in as root: "),
+        (NODE.replace("{key}", "{root}/garbage"), 4, "error[ssh_login]: node1 lets nobody in as root: "),
+        (NODE.replace("User root", "User nobody-of-that-name"), 4, "in as nobody-of-that-name: "),
+        ("Host *\n  Foo bar\n", 2, "ssh_config: line 2: Bad configuration option: foo"),
+        (NODE.replace("{known}", "{root}/revoked"), 4, "node1 shows a key that was revoked: ssh-ed25519"),
+        (
+            BASTION.replace("  ProxyJump none\n", "  ProxyJump none\n  User nobody-there\n"),
+            4,
+            "bastion, on the way to node1, lets nobody in as",
+        ),
+    ],
+)
+def test_what_ssh_does_not_reach_says_why(
+    nodes: Nodes, repo: Repo, reached: Callable[[str], Result], text: str, rc: int, words: str
+) -> None:
+    (repo.root / "garbage").write_text("no key\n")
+    (repo.root / "garbage").chmod(0o600)
+    (repo.root / "revoked").write_text(f"@revoked * {nodes[1].key}\n{nodes[1].address} {nodes[1].key}\n")
+    done = reached(text)
+    assert done.rc == rc and words in done.stderr, done.stderr

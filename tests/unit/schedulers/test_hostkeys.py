@@ -1,0 +1,93 @@
+"""Files of known hosts, as OpenSSH reads them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from pathlib import Path
+
+import pytest
+from paramiko import Ed25519Key, PKey
+from paramiko.message import Message
+
+from mllaunch.schedulers.ssh.hostkeys import known
+
+
+def key(number: int) -> str:
+    """A key of that number, as a line has it."""
+    message = Message()
+    message.add_string("ssh-ed25519")
+    message.add_string(hashlib.sha256(bytes([number])).digest())
+    return "ssh-ed25519 " + base64.b64encode(message.asbytes()).decode()
+
+
+def hashed(name: str) -> str:
+    """ssh-keygen(1), -H."""
+    salt = b"0123456789abcdefghij"
+    digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
+    return "|1|" + "|".join(base64.b64encode(part).decode() for part in (salt, digest))
+
+
+def shown(keys: tuple[PKey, ...]) -> list[str]:
+    return [f"{one.get_name()} {one.get_base64()}" for one in keys]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "means"),
+    [
+        ("gpu01", "gpu01", True),
+        ("gpu01", "gpu011", False),
+        ("GPU01.lab", "gpu01.LAB", True),
+        ("a,gpu01,b", "gpu01", True),
+        ("gpu*,!gpu02", "gpu01", True),
+        ("gpu*,!gpu02", "gpu02", False),
+        ("!gpu02,gpu*", "gpu02", False),
+        ("gpu0?", "gpu01", True),
+        ("*", "anything", True),
+        ("[10.0.0.1]:2222", "[10.0.0.1]:2222", True),
+        ("10.0.0.1", "[10.0.0.1]:2222", False),
+        ("[10.0.0.*]:2222", "[10.0.0.1]:2222", True),
+        (hashed("gpu01"), "gpu01", True),
+        (hashed("gpu01"), "gpu02", False),
+        ("|1|damaged", "gpu01", False),
+    ],
+)
+def test_a_line_is_of_the_machines_that_its_patterns_mean(
+    tmp_path: Path, patterns: str, name: str, means: bool
+) -> None:
+    file = tmp_path / "known"
+    file.write_text(f"{patterns} {key(1)} a comment\n")
+    assert shown(tuple(k for k, _ in known([str(file)], name).keys)) == ([key(1)] if means else [])
+
+
+def test_lines_that_cannot_be_read_and_files_that_are_not_there_take_nothing_from_the_others(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        "",
+        "#",
+        "gpu01",
+        "gpu01 ssh-ed25519",
+        "gpu01 ssh-ed25519 AAAA",
+        "gpu01 ssh-new AAAAB3Nz",
+        "gpu01 x !",
+    ]
+    (tmp_path / "one").write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\n")
+    (tmp_path / "two").write_text(f"gpu01\t{key(2)}\n  gpu01 {key(3)}")
+    files = [str(tmp_path / name) for name in ("none", "one", "two")]
+    found = known(files, "gpu01")
+    assert shown(tuple(k for k, _ in found.keys)) == [key(2), key(3)]
+    assert {file for _, file in found.keys} == {files[2]}
+    assert found.revoked == ()
+
+
+def test_a_key_that_was_revoked_is_not_known_and_one_of_an_authority_is_none_of_a_machine(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "known"
+    file.write_text(f"gpu01 {key(1)}\n@revoked * {key(1)}\n@cert-authority * {key(2)}\ngpu01 {key(3)}\n")
+    found = known([str(file)], "gpu01")
+    assert shown(tuple(k for k, _ in found.keys)) == [key(3)]
+    assert shown(found.revoked) == [key(1)]
+    assert isinstance(found.revoked[0], Ed25519Key)
