@@ -183,9 +183,9 @@ def test_a_node_without_python_says_so(shell: Shell, agent: Archive, python: str
 
 
 def test_an_old_python_is_told_with_its_place(shell: Shell, agent: Archive) -> None:
-    begun = 'exec(open(0, \\"rb\\", 0, closefd=False).readline())'
+    begun = "exec(sys.stdin.buffer.readline())"
     old = f"import sys; sys.version_info = (3, 6, 8); sys.executable = '/opt/old python'; {begun}"
-    shell.install("python3", f'exec {sys.executable} -u -c "{old}"')
+    shell.install("python3", f'exec {sys.executable} -c "{old}"')
     error = shell.refusal(agent)
     assert error.code == "old_python"
     assert error.message == "alpha has Python 3.6.8 (/opt/old python); 3.8 or newer is needed"
