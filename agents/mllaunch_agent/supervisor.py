@@ -20,6 +20,7 @@ from mllaunch_agent import (
     __version__,
     diskguard,
     finishing,
+    guarding,
     joining,
     node,
     outcome,
@@ -67,6 +68,7 @@ class Supervisor:
         self.peers: Optional[peers.Peers] = None
         self._gpus: List[str] = []  # of the supervisor before this one
         self.tasks: Dict[int, protocol.TaskRecord] = {}  # by rank, as far as they have begun
+        self.reviver: Optional[int] = None  # the process that guarding.ensure has made
         self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
         self._started_s: Optional[float] = None
         self._wakeup = _wakeup_pipe()
@@ -149,33 +151,37 @@ class Supervisor:
 
     def _begin(self) -> None:
         try:
-            joining.meet(self)
-            if not joining.await_turn(self):
-                self._end()
-                return
-            if self.lease is None and self.spec["gpus"]:
-                self.lease = queueing.take(self)
-                if self.lease is None:
-                    self._end()
-                    return
-            if self.peers is None:
-                self.port = system.free_port()
-            else:
-                self.peers.say_leased()
-            if not self.runtime.prepare():
-                self._end()
-                return
-            self.guard.prepare()
-            if not joining.await_go(self):
-                self._end()
-                return
+            is_ready = self._make_ready()
         except OSError as e:
             self._fail_to_start(
                 "%s: %s" % (os.path.basename(e.filename), e.strerror) if e.filename else str(e)
             )
             return
-        self._start_tasks()
-        self._watch()
+        finally:
+            guarding.dismiss(self)
+        if is_ready:
+            self._start_tasks()
+            self._watch()
+        else:
+            self._end()
+
+    def _make_ready(self) -> bool:
+        """All that comes before the start; False if the attempt is to stop."""
+        joining.meet(self)
+        if not joining.await_turn(self):
+            return False
+        if self.lease is None and self.spec["gpus"]:
+            self.lease = queueing.take(self)
+            if self.lease is None:
+                return False
+        if self.peers is None:
+            self.port = system.free_port()
+        else:
+            self.peers.say_leased()
+        if not self.runtime.prepare():
+            return False
+        self.guard.prepare()
+        return joining.await_go(self)
 
     def _fail_to_start(self, why: str) -> None:
         for place in self.spec["tasks"]:

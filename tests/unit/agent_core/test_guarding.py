@@ -43,8 +43,7 @@ class Supervisor:
 
 @pytest.fixture(autouse=True)
 def _unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarding, "fork_guard", lambda supervisor: 0)
-    monkeypatch.setattr(guarding, "dismiss", lambda guard: None)
+    monkeypatch.setattr(guarding, "ensure", lambda supervisor: None)
     monkeypatch.setattr(guarding, "_TICK_S", 0.001)
     monkeypatch.setattr(tracing, "prepare", lambda folder: None)
 
