@@ -41,18 +41,14 @@ def main() -> None:
     # socket module is for a free port, and would otherwise be imported while the task waits for its start.
     import socket  # noqa: F401
 
-    from mllaunch_agent import PROTOCOL_VERSION, protocol, supervisor
+    from mllaunch_agent import supervisor
     from mllaunch_agent.runtimes import process  # noqa: F401
 
     if sys.argv[1:] == ["supervise"]:
         line = sys.stdin.readline()
         if not line.endswith("\n"):
             return  # the launcher changed its mind, or died in mid-sentence
-        spec: protocol.TaskSpec = json.loads(line)
-        if spec["protocol"] != PROTOCOL_VERSION:
-            sys.stdout.write("protocol %s, not %d\n" % (spec["protocol"], PROTOCOL_VERSION))
-            sys.exit(1)
-        supervisor.supervise(spec, acknowledge=True)
+        supervisor.supervise(json.loads(line))
     elif len(sys.argv) == 3 and sys.argv[1] == "adopt":
         supervisor.adopt(sys.argv[2])
     else:

@@ -503,8 +503,11 @@ def _wakeup_pipe() -> Tuple[int, int]:
     return reader, writer
 
 
-def supervise(spec: protocol.TaskSpec, acknowledge: bool) -> NoReturn:
+def supervise(spec: protocol.TaskSpec) -> NoReturn:
     """Run a new attempt to its end. Prints ``ok`` once the attempt needs nobody any more."""
+    if spec["protocol"] != PROTOCOL_VERSION:
+        _answer("protocol %s, not %d" % (spec["protocol"], PROTOCOL_VERSION))
+        os._exit(1)
     folder = spec["folder"]
     os.makedirs(os.path.join(folder, "streams"), mode=0o700, exist_ok=True)
     lock = system.try_lock(node.lock_path(folder))
@@ -515,14 +518,15 @@ def supervise(spec: protocol.TaskSpec, acknowledge: bool) -> NoReturn:
     try:
         system.write_atomic(os.path.join(folder, "spec.json"), json.dumps(spec).encode())
     except OSError as e:
-        sys.stdout.write("%s: %s\n" % (folder, os.strerror(e.errno or 0)))
-        sys.stdout.flush()
+        _answer("%s: %s" % (folder, os.strerror(e.errno or 0)))
         os._exit(1)
-    if acknowledge:
-        sys.stdout.write("ok\n")
-        sys.stdout.flush()
+    _answer("ok")
     detach(folder)
     _live(lambda: Supervisor(spec, lock).first_life())
+
+
+def _answer(words: str) -> None:
+    os.write(1, words.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def adopt(folder: str) -> NoReturn:

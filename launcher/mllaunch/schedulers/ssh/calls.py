@@ -17,7 +17,7 @@ __all__ = ["Calls", "begin"]
 
 _MARK = "mllaunch-agent"  # what a login shell prints before it is not ours
 
-# Runs on the node, in whatever Python is there, and goes on as the agent: another Python's start would cost as much again.
+# Runs on the node, in whatever Python is there, and goes on as the agent: a second Python would start as slowly again.
 _BEGIN = """\
 import os, sys
 def say(text):
