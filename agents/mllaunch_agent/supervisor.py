@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import sys
-import traceback
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from mllaunch_agent import (
@@ -110,7 +109,7 @@ class Supervisor:
             try:
                 joining.meet(self)
             except OSError:
-                traceback.print_exc()  # the tasks here go on, and are looked after, all the same
+                _print_error()  # the tasks here go on, and are looked after, all the same
         self.runtime.take_over()
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
@@ -564,6 +563,13 @@ def detach(folder: str) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _print_error() -> None:
+    import traceback  # seldom needed, and large
+
+    traceback.print_exc()
+    sys.stderr.flush()
+
+
 def _live(life: Any) -> NoReturn:
     """Run one life to its end. An error of ours is written down and ends this life alone: a shim brings the next."""
     status = 0
@@ -572,8 +578,7 @@ def _live(life: Any) -> NoReturn:
     except BaseException:  # noqa: BLE001  this life ends; a shim brings the next
         status = 1
         try:
-            traceback.print_exc()
-            sys.stderr.flush()
+            _print_error()
         except OSError:
             pass  # nowhere left to write
     finally:
