@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.errors import InternalError, MllaunchError, NotFound
@@ -32,11 +33,16 @@ home = os.path.join(base, "mllaunch", "node", {node!r})
 place = os.path.join(home, "agents", {digest!r})
 try:
     if not os.path.isdir(place):
-        import hashlib, io, shutil, zipfile
+        import hashlib, io, shutil, zipfile, zlib
         say("send")
-        data = sys.stdin.buffer.read({size})
-        if len(data) != {size}:
+        size = int(sys.stdin.buffer.readline())
+        data = sys.stdin.buffer.read(size)
+        if len(data) != size:
             sys.exit(1)
+        try:
+            data = zlib.decompress(data)
+        except zlib.error:
+            pass  # damaged
         if hashlib.sha256(data).hexdigest() != {digest!r}:
             say("damaged")
             sys.exit(0)
@@ -140,7 +146,7 @@ class Calls:
 
 def begin(link: Link, address: Address, archive: Archive) -> Calls:
     """Start an agent that answers calls. MllaunchError: "no_python", "old_python", "node_folder", "unreachable"."""
-    text = _BEGIN.format(mark=_MARK, digest=archive.digest, size=len(archive.content), node=address.name)
+    text = _BEGIN.format(mark=_MARK, digest=archive.digest, node=address.name)
     try:
         pipe = program.start(link, address.python, text, "serve", archive.digest)
         line = pipe.stdout.readline()
@@ -149,7 +155,8 @@ def begin(link: Link, address: Address, archive: Archive) -> Calls:
         if line:
             line = pipe.stdout.readline()
         if line == b"send\n":
-            pipe.stdin.write(archive.content)
+            data = zlib.compress(archive.content)
+            pipe.stdin.write(b"%d\n" % len(data) + data)
             pipe.stdin.flush()
             line = pipe.stdout.readline()
     except (OSError, EOFError) as error:
