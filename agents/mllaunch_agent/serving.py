@@ -87,6 +87,10 @@ def _answer(served: "Calls", call: Dict[str, Any], content: bytes) -> bytes:
 def _answer_apart(served: "Calls", call: Dict[str, Any], content: bytes) -> bytes:
     """Likewise, by a fork of this process: threads that may hang in a driver, and what they have in memory, must not be
     in that which is forked for an attempt."""
+    # What an attempt's agent will need, too, is better imported once.
+    from mllaunch_agent import leases  # noqa: F401
+    from mllaunch_agent.probes import gpu  # noqa: F401
+
     reader, writer = os.pipe()
     if os.fork() == 0:
         try:
