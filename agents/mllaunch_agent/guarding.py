@@ -13,8 +13,16 @@ if TYPE_CHECKING:
 _TICK_S = 0.1
 
 
-def fork_guard(supervisor: Supervisor) -> int:
-    """A process that does only the other half of a shim's work: revive the supervisor. Its pid; see ``dismiss``."""
+def ensure(supervisor: Supervisor) -> None:
+    """See to it that a process lives which does only the other half of a shim's work: revive the supervisor.
+
+    One stays until ``dismiss``: each fork costs its parent a copy of all memory that it goes on to write to.
+    """
+    if supervisor.reviver is None or os.waitpid(supervisor.reviver, os.WNOHANG)[0]:
+        supervisor.reviver = _fork(supervisor)
+
+
+def _fork(supervisor: Supervisor) -> int:
     from mllaunch_agent.supervisor import revive
 
     reader, writer = supervisor.alive
@@ -33,9 +41,11 @@ def fork_guard(supervisor: Supervisor) -> int:
     return 0  # not reached
 
 
-def dismiss(guard: int) -> None:
-    os.kill(guard, 9)
-    os.waitpid(guard, 0)
+def dismiss(supervisor: Supervisor) -> None:
+    if supervisor.reviver is not None:
+        os.kill(supervisor.reviver, 9)
+        os.waitpid(supervisor.reviver, 0)
+        supervisor.reviver = None
 
 
 def with_peers(supervisor: Supervisor, work: Callable[[], object]) -> bool:
@@ -59,17 +69,14 @@ def beside(supervisor: Supervisor, work: Callable[[], object], *, may_leave: boo
         except BaseException as e:  # noqa: BLE001  it is raised where it is waited for
             failed.append(e)
 
-    guard = fork_guard(supervisor)  # before there is a thread, beside which none should be forked
+    ensure(supervisor)  # before there is a thread, beside which none should be forked
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    try:
-        while thread.is_alive():
-            supervisor.tick()
-            if supervisor.stopping and may_leave:
-                return False
-            thread.join(_TICK_S)
-    finally:
-        dismiss(guard)
+    while thread.is_alive():
+        supervisor.tick()
+        if supervisor.stopping and may_leave:
+            return False
+        thread.join(_TICK_S)
     if failed:
         raise failed[0]
     return supervisor.stopping is None

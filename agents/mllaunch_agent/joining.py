@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, List, Optional
+from typing import TYPE_CHECKING, Callable, List
 
 from mllaunch_agent import guarding, leases, peers, protocol, system
 from mllaunch_agent.outcome import Cause
@@ -90,17 +90,11 @@ def _code_of(spec: protocol.TaskSpec) -> str:
 
 
 def _await(supervisor: Supervisor, others: peers.Peers, has_come: Callable[[peers.Peers], bool]) -> bool:
-    guard: Optional[int] = None
-    try:
-        while True:
-            supervisor.tick()
-            if supervisor.stopping:
-                return False
-            if has_come(others):
-                return True
-            if guard is None:
-                guard = guarding.fork_guard(supervisor)
-            supervisor.sleep(_SOON_S, others.filenos())
-    finally:
-        if guard is not None:
-            guarding.dismiss(guard)
+    while True:
+        supervisor.tick()
+        if supervisor.stopping:
+            return False
+        if has_come(others):
+            return True
+        guarding.ensure(supervisor)
+        supervisor.sleep(_SOON_S, others.filenos())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
-from mllaunch_agent import protocol
-from mllaunch_agent.guarding import dismiss, fork_guard
+from mllaunch_agent import guarding, protocol
 from mllaunch_agent.leases import Lease, Queue, Waiting, take_back
 from mllaunch_agent.outcome import Cause
 from mllaunch_agent.probes.gpu import Gpus
@@ -22,7 +21,6 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
     spec = supervisor.spec
     gpus = Gpus(spec["import_path"])
     ticket = Queue(spec["lease_dir"]).enter(holder(supervisor), spec["gpus"])
-    guard: Optional[int] = None
     said: Optional[Dict[str, Any]] = None
     try:
         while True:
@@ -37,16 +35,14 @@ def wait(supervisor: Supervisor) -> Optional[Lease]:
             if why != said:
                 supervisor.events.write(protocol.WAITING, **why)
                 said = why
-            if guard is None:
-                guard = fork_guard(supervisor)
+            guarding.ensure(supervisor)
             supervisor.tick()
             if supervisor.stopping:
                 return None
             supervisor.sleep(_ASK_S)
     finally:
         ticket.leave()
-        if guard is not None:
-            dismiss(guard)
+        guarding.dismiss(supervisor)
 
 
 def take(supervisor: Supervisor) -> Optional[Lease]:
@@ -55,6 +51,9 @@ def take(supervisor: Supervisor) -> Optional[Lease]:
     Of an attempt on several nodes an agent that takes over takes back what the one before it had, or gives up: it must
     not wait while nodes that come later in the order hold theirs, or two attempts may wait for each other.
     """
+    guarding.dismiss(
+        supervisor
+    )  # one that is forked from now on has the ticket in memory, and then the lease
     spec = supervisor.spec
     had = supervisor.gpus()
     if supervisor.peers is None or not had:

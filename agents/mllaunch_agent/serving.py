@@ -11,31 +11,25 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from typing import Any, BinaryIO, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, BinaryIO, Dict, List, NamedTuple, Optional
 
-from mllaunch_agent import (
-    PROTOCOL_VERSION,
-    __version__,
-    codekeeping,
-    node,
-    protocol,
-    starting,
-    sweeping,
-    system,
-)
+from mllaunch_agent import PROTOCOL_VERSION, __version__, codekeeping, node, protocol, starting, system
 from mllaunch_agent.attempts import Attempts
-from mllaunch_agent.checkpointkeeping import CheckpointKeeping
 from mllaunch_agent.codekeeping import CodeKeeping, Damaged
-from mllaunch_agent.environments import Environments, variables
+
+if TYPE_CHECKING:
+    from mllaunch_agent.checkpointkeeping import CheckpointKeeping
+    from mllaunch_agent.environments import Environments
+    from mllaunch_agent.sweeping import Unused
 
 __all__ = ["serve"]
 
 _AT_MOST_BYTES = 1 << 30
 _IDLE_S = 600
 _MEETING_S = 10.0
+_THREADED = ("offer", "check")
 
 
 class Data(NamedTuple):
@@ -60,10 +54,11 @@ def serve(home: str, calls: BinaryIO, answers: BinaryIO) -> None:
         if len(content) != size:
             return  # the launcher has gone in mid-sentence
         signal.alarm(0)  # what is asked for may take longer: to read a large checkpoint, for one
-        answer = _answer(served, call, content)
+        answer = (_answer_apart if call.get("call") in _THREADED else _answer)(served, call, content)
         signal.alarm(_IDLE_S)
         answers.write(answer)
         answers.flush()
+        _reap()
 
 
 def _answer(served: "Calls", call: Dict[str, Any], content: bytes) -> bytes:
@@ -89,6 +84,34 @@ def _answer(served: "Calls", call: Dict[str, Any], content: bytes) -> bytes:
     return _line({"value": found})
 
 
+def _answer_apart(served: "Calls", call: Dict[str, Any], content: bytes) -> bytes:
+    """Likewise, by a fork of this process: threads that may hang in a driver, and what they have in memory, must not be
+    in that which is forked for an attempt."""
+    # What an attempt's agent will need, too, is better imported once.
+    from mllaunch_agent import leases  # noqa: F401
+    from mllaunch_agent.probes import gpu  # noqa: F401
+
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        try:
+            system.write_all(writer, _answer(served, call, content))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.readline()
+    return answer or _line({"error": "internal", "message": "who was to answer was killed"})
+
+
+def _reap() -> None:
+    """Let go of the children that have ended. Between two calls nothing waits for one."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
 def _line(document: Dict[str, Any]) -> bytes:
     return json.dumps(document).encode("ascii") + b"\n"
 
@@ -99,14 +122,15 @@ def _words(error: OSError) -> str:
 
 
 class Calls:
-    """One method for each call. Those about attempts take the run's id and the attempt's number."""
+    """One method for each call. Those about attempts take the run's id and the attempt's number.
+
+    What not every launcher asks for is imported when it is asked for: on many nodes at once a start is waited for.
+    """
 
     def __init__(self, home: str) -> None:
         self._home = home
         self._attempts = Attempts(home)
         self._code = CodeKeeping(home)
-        self._checkpoints = CheckpointKeeping(home)
-        self._environments = Environments(home)
 
     # --- the node ----------------------------------------------------------------------------------------------
 
@@ -224,6 +248,12 @@ class Calls:
 
     # --- checkpoints -------------------------------------------------------------------------------------------
 
+    @property
+    def _checkpoints(self) -> "CheckpointKeeping":
+        from mllaunch_agent.checkpointkeeping import CheckpointKeeping
+
+        return CheckpointKeeping(self._home)
+
     def do_examine_checkpoint(
         self, run_id: str, number: int, path: str, sha256: str, size_bytes: Optional[int]
     ) -> Dict[str, Any]:
@@ -259,6 +289,12 @@ class Calls:
 
     # --- environments ------------------------------------------------------------------------------------------
 
+    @property
+    def _environments(self) -> "Environments":
+        from mllaunch_agent.environments import Environments
+
+        return Environments(self._home)
+
     def do_make_environment(self, kind: str, sizes: List[List[Any]], content: bytes) -> str:
         """Have an environment made, if it is not there; its key. sizes: [relative path, bytes] of each file in content;
         the first is the one to install from."""
@@ -283,6 +319,8 @@ class Calls:
         folder = self._attempts.folder(spec["run_id"], spec["attempt"])
         session = environment()
         if venv is not None:
+            from mllaunch_agent.environments import variables
+
             session.update(variables(venv, session))
         whole = {**spec, "folder": folder, "environment": {**session, **spec["environment"]}}
         whole["cache"] = os.path.join(self._home, "cache")
@@ -313,24 +351,23 @@ class Calls:
                 raise FileNotFoundError("the first agent does not listen")
             time.sleep(0.01)
 
-    def _supervise(self, spec: Dict[str, Any], run_id: str, number: int) -> None:
-        done = subprocess.Popen(
-            starting.command("supervise"),
-            env={**starting.environment(), "MLLAUNCH_REACHED": _reached()},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
-        assert done.stdin is not None and done.stdout is not None
-        with done.stdin as pipe:
-            pipe.write(json.dumps(spec).encode("ascii") + b"\n")
-        with done.stdout as pipe:
+    def _supervise(self, spec: Any, run_id: str, number: int) -> None:
+        reached = _reached()
+
+        def act() -> None:
+            from mllaunch_agent import supervisor
+
+            os.environ["MLLAUNCH_REACHED"] = reached
+            supervisor.supervise(spec)
+
+        reader, writer = os.pipe()
+        pid = starting.fork(act, writer)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
             answer = pipe.readline()
         if answer == b"ok\n":
             return
-        done.wait()  # until then it still holds the lock of what it has not taken
+        os.waitpid(pid, 0)  # until then it still holds the lock of what it has not taken
         if not self._attempts.has_begun(run_id, number):
             raise OSError(answer.decode(errors="replace").strip() or "the agent ended without a word")
 
@@ -415,6 +452,8 @@ class Calls:
 
     def do_unused(self, for_s: float) -> Dict[str, int]:
         """Code that nothing here has used for so long, and what freeing it would give."""
+        from mllaunch_agent import sweeping
+
         lock = system.share_lock(codekeeping.lock_path(self._home))  # nobody sweeps meanwhile
         try:
             return _summary(sweeping.find(self._home, for_s))
@@ -423,6 +462,8 @@ class Calls:
 
     def do_sweep(self, for_s: float, seldom: bool) -> Optional[Dict[str, int]]:
         """Free it. None if somebody is sending code now, or it was done of late and need be done seldom only."""
+        from mllaunch_agent import sweeping
+
         found = sweeping.sweep(self._home, for_s, seldom)
         return None if found is None else _summary(found)
 
@@ -433,7 +474,7 @@ class Calls:
         self._attempts.discard(run_id, number)
 
 
-def _summary(found: sweeping.Unused) -> Dict[str, int]:
+def _summary(found: "Unused") -> Dict[str, int]:
     return {
         "trees": len(found.trees),
         "contents": len(found.contents),

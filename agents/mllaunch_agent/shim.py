@@ -118,15 +118,10 @@ def _become_task(launch: Launch, error_w: int, shim_pid: int) -> NoReturn:
         os.dup2(null, 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
-        keep = set(launch.inherit) | {0, 1, 2, error_w}
+        keep = {0, 1, 2, error_w, *launch.inherit}
         for fd in launch.inherit:
             os.set_inheritable(fd, True)
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) not in keep:
-                try:
-                    os.close(int(name))
-                except OSError:
-                    pass  # the descriptor of the listing itself
+        system.close_all_but(keep)
         os.chdir(launch.cwd)
         for number in range(1, signal.NSIG):
             try:

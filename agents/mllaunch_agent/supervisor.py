@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import sys
-import traceback
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from mllaunch_agent import (
@@ -20,6 +19,7 @@ from mllaunch_agent import (
     __version__,
     diskguard,
     finishing,
+    guarding,
     joining,
     node,
     outcome,
@@ -67,6 +67,7 @@ class Supervisor:
         self.peers: Optional[peers.Peers] = None
         self._gpus: List[str] = []  # of the supervisor before this one
         self.tasks: Dict[int, protocol.TaskRecord] = {}  # by rank, as far as they have begun
+        self.reviver: Optional[int] = None  # the process that guarding.ensure has made
         self._shims: Dict[int, int] = {}  # pid -> rank, of those that are this process's children
         self._started_s: Optional[float] = None
         self._wakeup = _wakeup_pipe()
@@ -108,7 +109,7 @@ class Supervisor:
             try:
                 joining.meet(self)
             except OSError:
-                traceback.print_exc()  # the tasks here go on, and are looked after, all the same
+                _print_error()  # the tasks here go on, and are looked after, all the same
         self.runtime.take_over()
         self.alive = alive or watchdog.open_alive(self.folder)
         if self.events.has(protocol.ATTEMPT_ENDED):
@@ -149,34 +150,38 @@ class Supervisor:
 
     def _begin(self) -> None:
         try:
-            joining.meet(self)
-            if not joining.await_turn(self):
-                self._end()
-                return
-            if self.lease is None and self.spec["gpus"]:
-                self.lease = queueing.take(self)
-                if self.lease is None:
-                    self._end()
-                    return
-            if self.peers is None:
-                self.port = system.free_port()
-            else:
-                self.peers.say_leased()
-            if not self.runtime.prepare():
-                self._end()
-                return
-            self.guard.prepare()
-            self.tick()  # a stop may have come already, with the attempt or meanwhile
-            if self.stopping or not joining.await_go(self):
-                self._end()
-                return
+            is_ready = self._make_ready()
         except OSError as e:
             self._fail_to_start(
                 "%s: %s" % (os.path.basename(e.filename), e.strerror) if e.filename else str(e)
             )
             return
-        self._start_tasks()
-        self._watch()
+        finally:
+            guarding.dismiss(self)
+        if is_ready:
+            self._start_tasks()
+            self._watch()
+        else:
+            self._end()
+
+    def _make_ready(self) -> bool:
+        """All that comes before the start; False if the attempt is to stop."""
+        joining.meet(self)
+        if not joining.await_turn(self):
+            return False
+        if self.lease is None and self.spec["gpus"]:
+            self.lease = queueing.take(self)
+            if self.lease is None:
+                return False
+        if self.peers is None:
+            self.port = system.free_port()
+        else:
+            self.peers.say_leased()
+        if not self.runtime.prepare():
+            return False
+        self.guard.prepare()
+        self.tick()  # a stop may have come already, with the attempt or meanwhile
+        return self.stopping is None and joining.await_go(self)
 
     def _fail_to_start(self, why: str) -> None:
         for place in self.spec["tasks"]:
@@ -498,8 +503,11 @@ def _wakeup_pipe() -> Tuple[int, int]:
     return reader, writer
 
 
-def supervise(spec: protocol.TaskSpec, acknowledge: bool) -> NoReturn:
+def supervise(spec: protocol.TaskSpec) -> NoReturn:
     """Run a new attempt to its end. Prints ``ok`` once the attempt needs nobody any more."""
+    if spec["protocol"] != PROTOCOL_VERSION:
+        _answer("protocol %s, not %d" % (spec["protocol"], PROTOCOL_VERSION))
+        os._exit(1)
     folder = spec["folder"]
     os.makedirs(os.path.join(folder, "streams"), mode=0o700, exist_ok=True)
     lock = system.try_lock(node.lock_path(folder))
@@ -510,14 +518,15 @@ def supervise(spec: protocol.TaskSpec, acknowledge: bool) -> NoReturn:
     try:
         system.write_atomic(os.path.join(folder, "spec.json"), json.dumps(spec).encode())
     except OSError as e:
-        sys.stdout.write("%s: %s\n" % (folder, os.strerror(e.errno or 0)))
-        sys.stdout.flush()
+        _answer("%s: %s" % (folder, os.strerror(e.errno or 0)))
         os._exit(1)
-    if acknowledge:
-        sys.stdout.write("ok\n")
-        sys.stdout.flush()
+    _answer("ok")
     detach(folder)
     _live(lambda: Supervisor(spec, lock).first_life())
+
+
+def _answer(words: str) -> None:
+    os.write(1, words.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def adopt(folder: str) -> NoReturn:
@@ -555,6 +564,13 @@ def detach(folder: str) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _print_error() -> None:
+    import traceback  # seldom needed, and large
+
+    traceback.print_exc()
+    sys.stderr.flush()
+
+
 def _live(life: Any) -> NoReturn:
     """Run one life to its end. An error of ours is written down and ends this life alone: a shim brings the next."""
     status = 0
@@ -563,8 +579,7 @@ def _live(life: Any) -> NoReturn:
     except BaseException:  # noqa: BLE001  this life ends; a shim brings the next
         status = 1
         try:
-            traceback.print_exc()
-            sys.stderr.flush()
+            _print_error()
         except OSError:
             pass  # nowhere left to write
     finally:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import struct
 import time
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Container, NamedTuple, Optional
 
 if TYPE_CHECKING:
     import ctypes
@@ -133,6 +133,16 @@ def peek_exit(pid: int) -> Optional[Exit]:
         return Exit(status, None, None)
     cpu_s = usage[0] + usage[2] + (usage[1] + usage[3]) / 1e6
     return Exit(status, round(cpu_s, 3), usage[4] * 1024)
+
+
+def close_all_but(kept: Container[int]) -> None:
+    """Close every other descriptor of this process."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the descriptor of the listing itself
 
 
 def write_all(fd: int, data: bytes) -> None:

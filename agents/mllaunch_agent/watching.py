@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
@@ -109,6 +108,8 @@ class Watcher:
                 system.lower_io_priority()
                 work()
             except Exception as e:  # noqa: BLE001  a probe must not take the others along
+                import traceback  # seldom needed, and large
+
                 traceback.print_exc()
                 self._say(protocol.NOT_CAPTURED, what=name, why="%s: %s" % (type(e).__name__, e))
 

@@ -20,6 +20,7 @@ mount --bind "$folder" "$root/host"
 echo "$name" >"$root/etc/hostname"
 cp "$folder/etc_hosts" "$root/etc/hosts"
 mount --bind "$shared" "$root/shared"
+rm -f "$root/root/.bashrc" # what this machine's root has each shell start, each login by ssh would start, too
 mkdir -p "$folder/disk" "$root/root/.local"
 mount --bind "$folder/disk" "$root/root/.local"
 cd "$root"

@@ -54,8 +54,13 @@ class Wire:
         self._patience_s, self._line_bytes = DEAF_S, _LINE_BYTES
 
     def say(self, message: Message) -> None:
+        """At once, as far as it can be sent: the answer to it is what the next tick is waited for."""
         line = json.dumps(message).encode("ascii")
         self._out += (line if self._says is None else self._says.sign(line)) + b"\n"
+        try:
+            self._send()
+        except OSError as error:
+            self._fault = error
 
     def tick(self, now_s: float) -> None:
         """Send and receive what can be. OSError or ValueError once it is of no more use, and all was heard."""

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 
 class Early:
-    def __init__(self) -> None:
+    """arguments: of the command."""
+
+    def __init__(self, arguments: list[str]) -> None:
         from mllaunch.capture import snapshot
         from mllaunch.errors import MllaunchError
 
-        self.agent = AgentProcess()
+        # Who names a node needs none here. Where the word is the program's own, the agent just starts later.
+        self.agent = None if "--node" in arguments else AgentProcess()
         self._trouble: MllaunchError | None = None
         self._pending: Pending | None = None
         try:

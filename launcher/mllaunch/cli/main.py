@@ -38,7 +38,6 @@ COMMANDS = {
     "completion": "Print a shell's completion script.",
 }
 _HELP_FLAGS = frozenset({"-h", "--help"})
-_HIDDEN = ("collect-detached",)
 _HELP = """\
 Usage: mllaunch [--debug] COMMAND [ARGS]...
 
@@ -77,11 +76,15 @@ def _dispatch(arguments: list[str]) -> object:
         return 0 if arguments else 2
     if arguments[:1] == ["ps"] and listing.PLAIN_FLAGS.issuperset(arguments[1:]):
         return listing.plain(arguments[1:])
+    if arguments == ["collect-detached"]:
+        from mllaunch.cli import detached
+
+        return detached.collect()
     early = None
     if arguments[:1] in (["submit"], ["run"]) and not _HELP_FLAGS.intersection(arguments):
         from mllaunch.cli.early import Early
 
-        early = Early()
+        early = Early(arguments[1:])
         from mllaunch.cli import submission
 
         if submission.is_plain(arguments[1:]):
@@ -117,7 +120,7 @@ def _group() -> click.Group:
             return list(COMMANDS)
 
         def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-            if name not in COMMANDS and name not in _HIDDEN:
+            if name not in COMMANDS:
                 return None
             command: click.Command = import_module(f"mllaunch.cli.commands.{name.replace('-', '_')}").command
             return command

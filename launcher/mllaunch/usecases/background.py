@@ -7,11 +7,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from mllaunch.usecases.rounds import Disks, Rounds
 from mllaunch_agent import system
 
 if TYPE_CHECKING:
     from mllaunch.usecases.collect import Collector
+    from mllaunch.usecases.rounds import Disks
 
 _PAUSE_S = 0.3
 _SHORT_BYTES = 1 << 30  # less room than this (or than an eighth of a small disk) is left to the jobs
@@ -37,15 +37,21 @@ def ensure(home: str) -> None:
         os.close(null)
 
 
-def run(home: str, collector: Collector, disks: Disks) -> None:
-    """Be the collector of this home, unless there is one: collect until every run is settled. disks: the nodes'."""
+def begin(home: str) -> bool:
+    """Become the collector of this home; False if there is one. Comes before all that is large to import."""
     os.chdir("/")
     os.nice(10)
     os.makedirs(home, mode=0o700, exist_ok=True)
-    lock = system.try_lock(_lock_path(home))
-    if lock is None:
-        return
+    if system.try_lock(_lock_path(home)) is None:  # held until this process ends
+        return False
     time.sleep(_SETTLE_S)
+    return True
+
+
+def run(home: str, collector: Collector, disks: Disks) -> None:
+    """Collect until every run is settled. disks: the nodes'."""
+    from mllaunch.usecases.rounds import Rounds
+
     rounds = Rounds(collector, disks)
     while rounds.go(events_only=_is_short(home) and _is_printing(collector)):
         time.sleep(_PAUSE_S)

@@ -8,8 +8,8 @@ from tests.testbed.hosts import Host
 
 
 def agents(hosts: Iterable[Host]) -> list[str]:
-    """Command lines of what looks after runs there, and of their tasks' shims."""
-    return [line for line in _lines(hosts, "ps", "axww", "-o", "args") if "main() supervise" in line]
+    """What looks after runs there, and their tasks' shims: processes that complain in an attempt's own stream."""
+    return _lines(hosts, "sh", "-c", "ls -l /proc/[0-9]*/fd/2 2>/dev/null | grep /streams/agent")
 
 
 def orphans(hosts: Iterable[Host]) -> list[str]:

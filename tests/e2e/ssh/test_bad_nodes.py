@@ -12,9 +12,9 @@ pytestmark = pytest.mark.real("hosts")
 # A real interpreter; only what it says of its version is not true.
 OLD_PYTHON = """\
 #!/bin/sh
-exec /usr/bin/python3 -u -c 'import sys
+exec /usr/bin/python3 -c 'import sys
 sys.version_info = (3, 6, 8)
-exec(open(0, "rb", 0, closefd=False).readline())'
+exec(sys.stdin.buffer.readline())'
 """
 
 

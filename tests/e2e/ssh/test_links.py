@@ -14,6 +14,7 @@ import pytest
 from mllaunch.ports import StreamRef
 from mllaunch.wiring import App
 from tests.e2e.harness import Mllaunch, Repo, until
+from tests.e2e.ssh import leftovers
 from tests.e2e.ssh.conftest import Nodes
 from tests.testbed.hosts import Host
 from tests.testbed.wire import Settings
@@ -167,7 +168,7 @@ def test_on_a_full_disk_a_task_ends_as_it_would_and_what_is_missing_is_said_to_t
     small_disk: Host, repo: Repo, mllaunch: Mllaunch
 ) -> None:
     run_id, run = mllaunch.submit("--node", "node2", repo.script(FLOODING), "48")
-    until(lambda: "main() supervise" not in small_disk.run("ps", "axww", "-o", "args"), "the task to end")
+    until(lambda: not leftovers.agents([small_disk]), "the task to end")
     row = mllaunch.wait_sealed(run)
     assert (row["state"], row["exit_code"]) == ("succeeded", 0)
     sealed = seal(mllaunch, run_id)["streams"]["stdout.0"]

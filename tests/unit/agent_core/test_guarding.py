@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ class Supervisor:
         self.ticked = threading.Event()
         self.events = self
         self.written: list[str] = []
+        self.reviver: int | None = None
         self._stops = stops
 
     def tick(self) -> None:
@@ -41,10 +44,12 @@ class Supervisor:
         self.written.append(kind)
 
 
+ensure = guarding.ensure
+
+
 @pytest.fixture(autouse=True)
 def _unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarding, "fork_guard", lambda supervisor: 0)
-    monkeypatch.setattr(guarding, "dismiss", lambda guard: None)
+    monkeypatch.setattr(guarding, "ensure", lambda supervisor: None)
     monkeypatch.setattr(guarding, "_TICK_S", 0.001)
     monkeypatch.setattr(tracing, "prepare", lambda folder: None)
 
@@ -104,3 +109,30 @@ def test_where_nobody_waits_for_a_sign_of_life_nothing_is_spent_on_one(tmp_path:
     done: list[int] = []
     assert guarding.with_peers(supervisor, lambda: done.append(threading.get_ident()))
     assert done == [threading.get_ident()]
+
+
+def test_one_guard_stays_and_is_replaced_only_when_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fork(supervisor: object) -> int:
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+            os._exit(0)
+        return pid
+
+    monkeypatch.setattr(guarding, "_fork", fork)
+    supervisor: Any = Supervisor(tmp_path, peers=object())
+    ensure(supervisor)
+    first = supervisor.reviver
+    ensure(supervisor)
+    assert supervisor.reviver == first
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    ensure(supervisor)
+    second = supervisor.reviver
+    assert second not in (None, first)
+    guarding.dismiss(supervisor)
+    assert supervisor.reviver is None
+    with pytest.raises(ChildProcessError):
+        os.waitpid(second, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.errors import InternalError, MllaunchError, NotFound
@@ -17,31 +18,33 @@ if TYPE_CHECKING:
 __all__ = ["Calls", "begin"]
 
 _OF_SSH = 255  # exit status: ssh(1), "or with 255 if an error occurred"
-_MARK = b"mllaunch-agent\n"  # what a login shell prints before it is not ours
+_MARK = "mllaunch-agent"  # what a login shell prints before it is not ours
 
-# Runs on the node, in whatever Python is there; its first line of input is this text itself.
+# Runs on the node, in whatever Python is there, and goes on as the agent: a second Python would start as slowly again.
 _BEGIN = """\
 import os, sys
-out = os.fdopen(1, "wb", 0)
 def say(text):
-    out.write(text.encode("ascii", "backslashreplace") + b"\\n")
-out.write({mark!r})
+    sys.stdout.buffer.write(text.encode("ascii", "backslashreplace") + b"\\n")
+    sys.stdout.buffer.flush()
+say({mark!r})
 if sys.version_info < (3, 8):
     say("old_python %d.%d.%d %s" % (sys.version_info[:3] + (sys.executable,)))
     sys.exit(0)
-import hashlib, io, shutil, zipfile
 base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
 home = os.path.join(base, "mllaunch", "node", {node!r})
 place = os.path.join(home, "agents", {digest!r})
 try:
     if not os.path.isdir(place):
+        import hashlib, io, shutil, zipfile, zlib
         say("send")
-        data = b""
-        while len(data) < {size}:
-            block = os.read(0, {size} - len(data))
-            if not block:
-                sys.exit(1)
-            data += block
+        size = int(sys.stdin.buffer.readline())
+        data = sys.stdin.buffer.read(size)
+        if len(data) != size:
+            sys.exit(1)
+        try:
+            data = zlib.decompress(data)
+        except zlib.error:
+            pass  # damaged
         if hashlib.sha256(data).hexdigest() != {digest!r}:
             say("damaged")
             sys.exit(0)
@@ -64,8 +67,10 @@ except OSError as error:
     say("refused %s: %s" % (error.filename or home, error.strerror or error))
     sys.exit(0)
 say("ready")
-code = "import sys; sys.path.insert(0, %r); from mllaunch_agent.__main__ import main; main()" % place
-os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", code, "serve", home], dict(os.environ, MLLAUNCH_AGENT="1"))
+sys.path.insert(0, place)
+sys.argv[1:] = ["serve", home]
+from mllaunch_agent.__main__ import main
+main()
 """
 
 
@@ -143,16 +148,17 @@ class Calls:
 
 def begin(link: Link, address: Address, archive: Archive) -> Calls:
     """Start an agent that answers calls. MllaunchError: "no_python", "old_python", "node_folder", "unreachable"."""
-    text = _BEGIN.format(mark=_MARK, digest=archive.digest, size=len(archive.content), node=address.name)
+    text = _BEGIN.format(mark=_MARK, digest=archive.digest, node=address.name)
     try:
-        pipe = program.start(link, address.python, text)
+        pipe = program.start(link, address.python, text, "serve", archive.digest)
         line = pipe.stdout.readline()
-        while line and not line.endswith(_MARK):
+        while line and not line.endswith(_MARK.encode() + b"\n"):
             line = pipe.stdout.readline()
         if line:
             line = pipe.stdout.readline()
         if line == b"send\n":
-            pipe.stdin.write(archive.content)
+            data = zlib.compress(archive.content)
+            pipe.stdin.write(b"%d\n" % len(data) + data)
             pipe.stdin.flush()
             line = pipe.stdout.readline()
     except (OSError, EOFError) as error:

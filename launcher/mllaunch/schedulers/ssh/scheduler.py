@@ -133,16 +133,22 @@ class SshScheduler:
         nodes = self.chosen.addresses
         self._placements.record(attempt, {"nodes": [a._asdict() for a in nodes], **self._terms})
         listed = code.listing(spec["tree"], spec["cache"]) if spec["tree"] else None
+        trees: dict[Calls, str] = {}  # where they are, and who keeps them from being removed
+
+        def bring(calls: Calls) -> str | None:
+            if listed is not None and calls not in trees:
+                trees[calls] = code.bring(calls, str(spec["tree"]), listed)
+            return trees.get(calls)
 
         def begin(calls: Calls, meeting: Meeting | None) -> None:
-            tree = code.bring(calls, str(spec["tree"]), listed) if listed is not None else None
+            tree = bring(calls)
             own, venv = self.chosen.specification(calls, spec, tree)
             self._asked.add(calls.address.name)
             calls.call("start", spec={**own, "meeting": meeting}, venv=venv)
 
         # The code goes to all at once, so that those who start later need not be waited for.
         if len(nodes) > 1 and listed is not None:
-            raise_first(self._fleet.each(nodes, lambda calls: code.bring(calls, str(spec["tree"]), listed)))
+            raise_first(self._fleet.each(nodes, bring))
         self._meet(attempt, nodes, begin)
 
     def _meet(

@@ -19,12 +19,12 @@ _PART_BYTES = 1 << 16
 _FOLDER_BYTES = 64
 # Runs on the node; ends with whichever side ends first, as HTTP without keep-alive does.
 _RELAY = """\
-import os, socket, threading
+import os, socket, sys, threading
 engine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 engine.connect({path!r})
 def there():
     while True:
-        data = os.read(0, {size})
+        data = sys.stdin.buffer.read1({size})
         if not data:
             os._exit(0)
         engine.sendall(data)
