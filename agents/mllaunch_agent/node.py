@@ -259,9 +259,9 @@ def release_streams(folder: str) -> None:
     The folder goes altogether when they wrote nothing. Whoever calls has made sure of the run log. Can be repeated,
     also after a crash. Raises OSError while an agent looks after the attempt, or if it was never sealed.
     """
-    if not os.path.isdir(folder):
-        return
-    with _nobody_at(folder):
+    with _nobody_at(folder) as is_there:
+        if not is_there:
+            return
         attempt = AttemptFolder(folder)
         if attempt.seal() is None:
             raise OSError("the attempt was never sealed")
@@ -278,7 +278,7 @@ def release_streams(folder: str) -> None:
                 _remove(attempt.path(name))
         # Of a run in place, the specification alone tells where the outputs are.
         if not (spec and spec["in_place"]) and not _has_outputs(folder):
-            _remove(folder)
+            _remove_whole(folder)
 
 
 def discard(folder: str) -> None:
@@ -288,30 +288,45 @@ def discard(folder: str) -> None:
     """
     from mllaunch_agent import overlay, workdir
 
-    if not os.path.isdir(folder):
-        return
-    with _nobody_at(folder):
+    with _nobody_at(folder) as is_there:
+        if not is_there:
+            return
         workdir.discard(folder)
         inside = overlay.mounts_in(folder)
         if inside:
             raise OSError("another file system is mounted at %r; unmount it first" % inside[0])
-        _remove(folder)
+        _remove_whole(folder)
 
 
 @contextmanager
-def _nobody_at(folder: str) -> Iterator[None]:
-    """Keep agents away; OSError if one is there. That of a sealed attempt is about to leave, and is waited for."""
+def _nobody_at(folder: str) -> Iterator[bool]:
+    """Keep agents away, and whoever else would free it; whether there is something to be freed. OSError if an agent
+    is there. That of a sealed attempt is about to leave, and is waited for.
+    """
     patience_s = time.monotonic() + _LEAVING_S
-    lock = system.try_lock(lock_path(folder))
-    while lock is None and time.monotonic() < patience_s and AttemptFolder(folder).seal() is not None:
-        time.sleep(0.02)
+    lock = None
+    try:
         lock = system.try_lock(lock_path(folder))
-    if lock is None:
+        while lock is None and time.monotonic() < patience_s and AttemptFolder(folder).seal() is not None:
+            time.sleep(0.02)
+            lock = system.try_lock(lock_path(folder))
+    except FileNotFoundError:
+        pass  # the folder has gone
+    if lock is None and os.path.isdir(folder):
         raise OSError("an agent looks after the attempt")
     try:
-        yield
+        yield lock is not None and _is_at(lock, lock_path(folder))
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether the open file is still the one of this path."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _listed(folder: str) -> List[str]:
@@ -330,6 +345,15 @@ def _has_outputs(folder: str) -> bool:
             if files or any(os.path.islink(os.path.join(path, name)) for name in folders):
                 return True
     return bool(unreadable)
+
+
+def _remove_whole(folder: str) -> None:
+    """At once for others, who then find nothing and create nothing in it."""
+    going = folder + ".going"
+    if os.path.isdir(going):
+        _remove(going)  # what a crash has left
+    os.rename(folder, going)
+    _remove(going)
 
 
 def _remove(path: str) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,15 @@ def test_bytes_that_are_linked_from_elsewhere_are_not_counted_as_freed(tmp_path:
     assert node.disk_bytes(str(tree)) == alone
     os.link(tree / "a", tmp_path / "elsewhere")
     assert node.disk_bytes(str(tree)) <= alone - 100_000
+
+
+@pytest.mark.parametrize("free", [node.release_streams, node.discard])
+def test_several_who_free_the_same_at_once_all_find_it_freed(
+    tmp_path: Path, free: Callable[[str], None]
+) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(40):
+            folder = str(sealed(tmp_path / str(number)))
+            for done in [threads.submit(free, folder) for _ in range(4)]:
+                done.result()
+            assert list(tmp_path.iterdir()) == []
