@@ -37,7 +37,7 @@ def command(run: str, attempt: int | None, as_json: bool) -> None:
 
         sys.stdout.write(json.dumps(_document(found, status, listing)) + "\n")
         return
-    _show(app, listing)
+    _show(app, listing, several=found.spec.resources.nodes > 1)
     say_faults(found, status, listing)
 
 
@@ -69,7 +69,8 @@ def say_faults(run: Run, status: RunStatus, listing: Listing) -> None:
         sys.stderr.write(f"warning: {escape(fault)}\n")
 
 
-def _show(app: App, listing: Listing) -> None:
+def _show(app: App, listing: Listing, *, several: bool) -> None:
+    """several: say of each file which of the run's nodes wrote it."""
     from mllaunch.cli import table, terminal, times
 
     if not listing.files:
@@ -83,13 +84,15 @@ def _show(app: App, listing: Listing) -> None:
         is_file = file.kind == "file" and file.size_bytes is not None
         lines.append(
             (
+                *([file.node] if several else []),
                 file.path + (f" -> {file.target}" if file.kind == "symlink" else ""),
                 size if is_file else "-",
                 times.when(file.modified_at, now, terminal=on_terminal),
                 _digest(file, on_terminal),
             )
         )
-    sys.stdout.write(table.table(lines, _HEADERS, terminal.width(sys.stdout)))
+    headers = ("NODE", *_HEADERS) if several else _HEADERS
+    sys.stdout.write(table.table(lines, headers, terminal.width(sys.stdout)))
 
 
 def _digest(file: OutputFile, short: bool) -> str:
