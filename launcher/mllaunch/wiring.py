@@ -129,11 +129,14 @@ class App:
         """The one that a run was started by."""
         return self.ssh if run.spec.backend == "ssh" else self.scheduler
 
-    def outputs(self, run: Run, attempt: int) -> Mapping[str, OutputFolder]:
-        """By node, where what an attempt's tasks wrote can be looked at; empty once nothing is left of it."""
+    def outputs(self, run: Run, attempt: int, node: str | None = None) -> Mapping[str, OutputFolder]:
+        """By node, where what an attempt's tasks wrote can be looked at; empty once nothing is left of it.
+
+        node: on this one alone.
+        """
         from mllaunch.ports import AttemptRef
 
-        return self.host_of(run).outputs(AttemptRef(run.id, attempt))
+        return self.host_of(run).outputs(AttemptRef(run.id, attempt), node)
 
     def host_of(self, run: Run) -> LocalScheduler | SshScheduler:
         """What knows the places where a run's tasks are."""

@@ -133,7 +133,7 @@ class LocalScheduler:
         found = self._attempts.find(*attempt)
         return {} if found is None else {self._node_of(found.folder): found}
 
-    def outputs(self, attempt: AttemptRef) -> dict[str, AttemptFolder]:
+    def outputs(self, attempt: AttemptRef, node: str | None = None) -> dict[str, AttemptFolder]:
         """By node, where what the tasks wrote can be looked at; empty once nothing is left of the attempt."""
         folder = self.folder(attempt)
         return {self._node_of(folder): _attempt(folder)} if os.path.isdir(folder) else {}

@@ -6,6 +6,7 @@ run_info.txt      when, which commit, which host, how it ended: for people
 provenance.json   everything that is known of it
 outputs/          what the newest attempt wrote in its output folder
 work/             what it wrote elsewhere in its checkout, if anything
+                  (both with a folder for each node where several wrote different contents to one path)
 logs/             the stored streams
 """
 
@@ -18,14 +19,15 @@ from typing import Any, NamedTuple
 from mllaunch.domain.run import Run
 from mllaunch.errors import MllaunchError, UsageError
 from mllaunch.ports import BlobStore, StreamRef
-from mllaunch.usecases.outputs import OutputFile, OutputFolder
-from mllaunch.usecases.pull import Outcome, pull, stays_inside
+from mllaunch.usecases.layout import layout
+from mllaunch.usecases.outputs import OutputFile, OutputFolder, stays_inside
+from mllaunch.usecases.pull import Outcome, pull
 
 _BLOCK = 1 << 20
 
 
 class Export(NamedTuple):
-    """What to write. run_info: makes the text, given what could not be copied."""
+    """What to write. run_info: makes the text, given what could not be copied, and at which paths nodes differ."""
 
     run: Run
     note: str | None
@@ -33,15 +35,15 @@ class Export(NamedTuple):
     provenance: dict[str, Any]
     files: Sequence[OutputFile]
     folders: Mapping[str, OutputFolder]
-    run_info: Callable[[list[str]], str]
+    run_info: Callable[[list[str], Sequence[str]], str]
 
 
 def export(what: Export, blobs: BlobStore, dest: str, *, partial: bool) -> list[Outcome]:
     """Write the folder ``dest``: absent or empty; it appears whole or not at all. What was not copied.
 
-    Links that lead out of the folder, pipes and the like are never copied. partial: nor are files that are gone or
-    that are no longer what the run wrote; without it they are an error. Raises UsageError "not_empty" and
-    "no_parent", MllaunchError "outputs_differ" and "cannot_write".
+    Links that lead out of the folder, pipes and the like are never copied. partial: nor are files that are gone,
+    that are no longer what the run wrote or whose node is silent; without it they are an error. Raises UsageError
+    "not_empty" and "no_parent", MllaunchError "outputs_differ" and "cannot_write".
     """
     dest = _checked(dest)
     temporary = f"{os.path.dirname(dest)}/.{os.path.basename(dest)[:100]}.{os.urandom(6).hex()}.part"
@@ -80,21 +82,21 @@ def _checked(dest: str) -> str:
 def _write(what: Export, blobs: BlobStore, folder: str, partial: bool) -> list[Outcome]:
     import json
 
-    left_out = _copy_outputs(what, folder)
+    left_out, contested = _copy_outputs(what, folder)
     lost = [outcome for outcome in left_out if outcome.file.kind == "file"]
     if lost and not partial:
         raise MllaunchError(
             "outputs_differ",
-            f"{len(lost)} of the files that {what.run.name} wrote are gone or changed; nothing was exported",
-            evidence=tuple(f"{outcome.file.path}: {outcome.problem}" for outcome in lost[:10]),
+            f"{len(lost)} of the files that {what.run.name} wrote cannot be copied; nothing was exported",
+            evidence=tuple(f"{outcome.place}: {outcome.problem}" for outcome in lost[:10]),
             hint="--partial exports the rest, and says in run_info.txt what is not there",
         )
     _copy_streams(what.run, blobs, folder)
-    missing = [f"{outcome.file.path}: {outcome.problem}" for outcome in left_out]
+    missing = [f"{outcome.place}: {outcome.problem}" for outcome in left_out]
     texts = {
         "config.yaml": _config(what.run),
         "notes.txt": notes_text(what.note, what.tags),
-        "run_info.txt": what.run_info(missing),
+        "run_info.txt": what.run_info(missing, contested),
         "provenance.json": json.dumps(what.provenance, indent=2) + "\n",
     }
     for name, text in texts.items():
@@ -103,24 +105,27 @@ def _write(what: Export, blobs: BlobStore, folder: str, partial: bool) -> list[O
     return left_out
 
 
-def _copy_outputs(what: Export, folder: str) -> list[Outcome]:
-    """Copy what was written, the output folder's content to ``outputs``; what was left out and why."""
+def _copy_outputs(what: Export, folder: str) -> tuple[list[Outcome], tuple[str, ...]]:
+    """Copy what was written, the output folder's content to ``outputs``. What was left out and why, and at which paths
+    nodes differ, so that each has a folder of its own."""
     work, outputs = os.path.join(folder, "work"), os.path.join(folder, "outputs")
     inside = _output_folder(what.run)
-    there = [file for file in what.files if file.kind != "deleted"]
-    leading_out = [file for file in there if file.kind == "symlink" and _leads_out(file, inside)]
-    chosen = [file for file in there if file not in leading_out] if leading_out else there
-    outcomes = pull(chosen, what.folders, work, force=False, progress=lambda count, size: None)
-    if inside != "." and os.path.isdir(os.path.join(work, inside)):
-        os.rename(os.path.join(work, inside), outputs)
-    elif inside == ".":
-        os.rename(work, outputs)
+    places = layout([file for file in what.files if file.kind != "deleted"])
+    outcomes = []
+    wanted = []
+    for want in places.wanted:
+        file = want.holders[0]
+        if file.kind == "symlink" and _leads_out(file, inside):
+            why = f"a link that leads out of the folder: {file.target}"
+            outcomes.append(Outcome(want.place, file, problem=why))
+        else:
+            wanted.append(want)
+    outcomes += pull(wanted, what.folders, work, force=False, progress=lambda count, size: None)
+    owners = {want.holders[0].node for want in wanted} if places.contested else {"."}
+    for owner in owners:
+        _move(work, f"{work}/{owner}/{inside}", f"{outputs}/{owner}")
     os.makedirs(outputs, exist_ok=True)
-    _remove_empty(work, inside)
-    refused = [
-        Outcome(file, False, f"a link that leads out of the folder: {file.target}") for file in leading_out
-    ]
-    return [outcome for outcome in outcomes if outcome.problem] + refused
+    return [outcome for outcome in outcomes if outcome.problem], places.contested
 
 
 def _output_folder(run: Run) -> str:
@@ -137,9 +142,13 @@ def _leads_out(link: OutputFile, inside: str) -> bool:
     return link.target is None or not stays_inside(link.target, path.count("/"))
 
 
-def _remove_empty(work: str, inside: str) -> None:
-    """The folders above the output folder, which has been moved away."""
-    path = os.path.dirname(os.path.join(work, inside))
+def _move(work: str, source: str, target: str) -> None:
+    """Give an output folder, if it is there, its place beside ``work``, and remove the folders that are empty then."""
+    source, target = os.path.normpath(source), os.path.normpath(target)
+    if os.path.isdir(source):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.rename(source, target)
+    path = os.path.dirname(source)
     while path.startswith(work):
         try:
             os.rmdir(path)

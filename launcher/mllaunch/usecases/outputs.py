@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from mllaunch.domain.run import Run
+from mllaunch.errors import Unreachable
 from mllaunch.ports import BlobStore, RunLog, StreamRef
 from mllaunch_agent import protocol
 
@@ -26,7 +27,7 @@ class OpenOutput(Protocol):
 
 
 class OutputFolder(Protocol):
-    """What a node still holds of what an attempt's tasks wrote."""
+    """What a node still holds of what an attempt's tasks wrote. Unreachable if it does not answer."""
 
     def output_now(self) -> list[dict[str, Any]]:
         """The output folder at this moment, as lines of the files stream without digests."""
@@ -55,21 +56,37 @@ class OutputFile(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What an attempt wrote. is_final: nothing can be added any more. faults: in words, what is wrong with it."""
+    """What an attempt wrote. is_final: nothing can be added any more. faults: in words, what is wrong with it.
+    silent: nodes of which nothing is known because they do not answer, and what is said of that.
+    """
 
     attempt: int
     files: tuple[OutputFile, ...]
     is_final: bool
     faults: tuple[str, ...]
+    silent: Mapping[str, str]
 
 
 def listing(
-    log: RunLog, blobs: BlobStore, folders: Mapping[str, OutputFolder], run: Run, attempt: int
+    log: RunLog,
+    blobs: BlobStore,
+    folders: Mapping[str, OutputFolder],
+    run: Run,
+    attempt: int,
+    only: str | None = None,
 ) -> Listing:
-    """What an attempt wrote, of all its nodes. folders: by node, what can still be looked at."""
-    views = {node: view for (number, node), view in log.views(run.id).items() if number == attempt}
+    """What an attempt wrote, of all its nodes. folders: by node, what can still be looked at. only: of this node.
+
+    Of several nodes those that are silent are named; Unreachable, if there is one alone.
+    """
+    views = {
+        node: view
+        for (number, node), view in log.views(run.id).items()
+        if number == attempt and only in (None, node)
+    }
     files: list[OutputFile] = []
     faults: list[str] = []
+    silent: dict[str, str] = {}
     is_final = bool(views)
     for node in sorted({*views, *folders}):
         seal = views.get(node, {}).get("seal")
@@ -79,9 +96,15 @@ def listing(
             faults += _faults(views[node], node, damaged)
         else:
             is_final = False
-            found = _now(folders[node], node) if node in folders else []
+            try:
+                found = _now(folders[node], node) if node in folders else []
+            except Unreachable as error:
+                if len(folders) == 1:
+                    raise
+                silent[node] = error.message
+                continue
         files += found
-    return Listing(attempt, tuple(files), is_final, tuple(faults))
+    return Listing(attempt, tuple(files), is_final, tuple(faults), silent)
 
 
 def parse(data: bytes, node: str) -> tuple[list[OutputFile], int]:
@@ -115,6 +138,20 @@ def _file(line: dict[str, Any], node: str) -> OutputFile:
 def is_plain(path: str) -> bool:
     """Whether a path names something below a folder and cannot lead out of it."""
     return "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def stays_inside(target: str, depth: int) -> bool:
+    """Whether a link ``depth`` folders below the top leads to something below the top.
+
+    A ".." after a name is refused: the name may be a link itself, and then the way up starts elsewhere.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    if target.startswith("/") or not target or "\0" in target:
+        return False
+    up = 0
+    while up < len(parts) and parts[up] == "..":
+        up += 1
+    return up <= depth and ".." not in parts[up:]
 
 
 def _now(folder: OutputFolder, node: str) -> list[OutputFile]:

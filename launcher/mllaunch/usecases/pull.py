@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mllaunch.errors import Unreachable
-from mllaunch.usecases.outputs import OpenOutput, OutputFile, OutputFolder
+from mllaunch.usecases.layout import Wanted
+from mllaunch.usecases.outputs import OpenOutput, OutputFile, OutputFolder, stays_inside
 
 _BLOCK = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -20,11 +21,15 @@ Progress = Callable[[int, int], None]  # files done, bytes done
 
 
 class Outcome(NamedTuple):
-    """What became of one file. problem: why it was not copied, or None. was_there: with the same content, before."""
+    """What became of one file. place: below the folder. problem: why it was not copied, or None. was_there: with the
+    same content, before. is_silent: its node does not answer, so a later pull may well copy it.
+    """
 
+    place: str
     file: OutputFile
-    was_there: bool
-    problem: str | None
+    was_there: bool = False
+    problem: str | None = None
+    is_silent: bool = False
 
 
 class Failure(Exception):
@@ -32,7 +37,7 @@ class Failure(Exception):
 
 
 def pull(
-    files: Sequence[OutputFile],
+    wanted: Sequence[Wanted],
     folders: Mapping[str, OutputFolder],
     dest: str,
     *,
@@ -42,44 +47,68 @@ def pull(
     """Copy files into the folder ``dest``, which is made if need be. What happened to each, in order.
 
     Nothing is ever written outside ``dest``, and no link in it is followed. Another file that is already there
-    stays unless ``force``. Raises OSError when dest cannot be used at all or its disk is full.
+    stays unless ``force``. Of several nodes one that is silent keeps no other's files back. Raises OSError when dest
+    cannot be used at all or its disk is full, Unreachable when the only node is silent.
     """
     os.makedirs(dest, exist_ok=True)
     root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     outcomes = []
     done_bytes = 0
     try:
-        for number, file in enumerate(files):
+        for number, want in enumerate(wanted):
             base = done_bytes
 
             def copied(count: int, number: int = number, base: int = base) -> None:
                 progress(number, base + count)
 
-            try:
-                was_there = _one(file, folders.get(file.node), root, force, copied)
-                outcomes.append(Outcome(file, was_there, None))
-            except Failure as failure:
-                outcomes.append(Outcome(file, False, str(failure)))
-            done_bytes += file.size_bytes or 0
+            outcomes.append(_from_any(want, folders, root, force, copied))
+            done_bytes += want.holders[0].size_bytes or 0
             progress(number + 1, done_bytes)
     finally:
         os.close(root)
     return outcomes
 
 
+def _from_any(
+    want: Wanted,
+    folders: Mapping[str, OutputFolder],
+    root: int,
+    force: bool,
+    copied: Callable[[int], None],
+) -> Outcome:
+    """Copy one from the first node that can give it."""
+    failed = []
+    for file in want.holders:
+        try:
+            was_there = _one(file, want.place, folders.get(file.node), root, force, copied)
+            return Outcome(want.place, file, was_there)
+        except Failure as failure:
+            failed.append(Outcome(want.place, file, problem=str(failure)))
+        except Unreachable as error:
+            if len(folders) == 1:
+                raise
+            failed.append(Outcome(want.place, file, problem=error.message, is_silent=True))
+    return next((outcome for outcome in failed if outcome.is_silent), failed[0])
+
+
 def _one(
-    file: OutputFile, source: OutputFolder | None, root: int, force: bool, copied: Callable[[int], None]
+    file: OutputFile,
+    place: str,
+    source: OutputFolder | None,
+    root: int,
+    force: bool,
+    copied: Callable[[int], None],
 ) -> bool:
     """Copy one; whether it was there already."""
     if file.kind not in ("file", "symlink"):
         raise Failure(
             "a folder that could not be read" if file.kind == "folder" else "a pipe, socket or device"
         )
-    *parents, name = file.path.split("/")
+    *parents, name = place.split("/")
     folder = _descend(root, parents)
     try:
         if file.kind == "symlink":
-            return _link(file, len(parents), folder, name, force)
+            return _link(file, folder, name, force)
         return _copy(file, source, folder, name, force, copied)
     except OSError as error:
         if error.errno in _FULL:
@@ -201,8 +230,8 @@ def _transfer(file: OutputFile, original: OpenOutput, target: int, copied: Calla
     return sha256.hexdigest()
 
 
-def _link(file: OutputFile, depth: int, folder: int, name: str, force: bool) -> bool:
-    if file.target is None or not stays_inside(file.target, depth):
+def _link(file: OutputFile, folder: int, name: str, force: bool) -> bool:
+    if file.target is None or not stays_inside(file.target, file.path.count("/")):
         raise Failure(f"a link that leads out of the run's folder: {file.target}")
     try:
         if os.readlink(name, dir_fd=folder) == file.target:
@@ -215,20 +244,6 @@ def _link(file: OutputFile, depth: int, folder: int, name: str, force: bool) -> 
     os.symlink(file.target, temporary, dir_fd=folder)
     _publish(temporary, folder, name, force)
     return False
-
-
-def stays_inside(target: str, depth: int) -> bool:
-    """Whether a link ``depth`` folders below the top leads to something below the top.
-
-    A ".." after a name is refused: the name may be a link itself, and then the way up starts elsewhere.
-    """
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    if target.startswith("/") or not target or "\0" in target:
-        return False
-    up = 0
-    while up < len(parts) and parts[up] == "..":
-        up += 1
-    return up <= depth and ".." not in parts[up:]
 
 
 def _publish(temporary: str, folder: int, name: str, force: bool) -> None:

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllaunch.usecases.outputs import OutputFile, chosen, is_plain, matches, parse
-from mllaunch.usecases.pull import stays_inside
+from mllaunch.errors import Unreachable
+from mllaunch.usecases.outputs import (
+    Listing,
+    OpenOutput,
+    OutputFile,
+    chosen,
+    is_plain,
+    listing,
+    matches,
+    parse,
+    stays_inside,
+)
 
 
 def file(path: str, kind: str = "file") -> OutputFile:
@@ -71,6 +83,44 @@ def test_damaged_lines_are_counted_and_the_others_read() -> None:
         ("a", "file", 3, "ab"),
         ("caf\udce9", "deleted", None, None),
     ]
+
+
+class Node:
+    """A node whose tasks go on; None: it does not answer."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+
+    def output_now(self) -> list[dict[str, Any]]:
+        if self.path is None:
+            raise Unreachable("unreachable", "it cannot be reached")
+        return [{"path": self.path, "kind": "file"}]
+
+    def open_output(self, path: str) -> OpenOutput:
+        raise NotImplementedError
+
+
+class Log:
+    """Nothing was collected yet."""
+
+    def views(self, run_id: str) -> dict[tuple[int, str], Any]:
+        return {}
+
+
+def look(**nodes: str | None) -> Listing:
+    folders = {name: Node(path) for name, path in nodes.items()}
+    return listing(cast("Any", Log()), cast("Any", None), folders, cast("Any", SimpleNamespace(id="r")), 1)
+
+
+def test_of_several_nodes_a_silent_one_is_named_and_the_others_are_listed() -> None:
+    found = look(a="x", b=None, c="y")
+    assert [(file.node, file.path) for file in found.files] == [("a", "x"), ("c", "y")]
+    assert (found.silent, found.is_final) == ({"b": "it cannot be reached"}, False)
+
+
+def test_the_silence_of_the_only_node_is_an_error() -> None:
+    with pytest.raises(Unreachable):
+        look(a=None)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mllaunch.usecases.outputs import OutputFile
+from mllaunch.errors import Unreachable
+from mllaunch.usecases.layout import layout
+from mllaunch.usecases.outputs import OpenOutput, OutputFile, OutputFolder
 from mllaunch.usecases.pull import Outcome, pull
 from mllaunch_agent.node import AttemptFolder
 
@@ -33,7 +36,7 @@ class Attempt:
     def pull(self, dest: Path, *, force: bool = False) -> list[Outcome]:
         seen: list[tuple[int, int]] = []
         outcomes = pull(
-            self.files,
+            layout(self.files).wanted,
             {"here": self.folder},
             str(dest),
             force=force,
@@ -144,3 +147,75 @@ def test_a_name_of_the_longest_length_and_odd_bytes_is_copied(attempt: Attempt, 
     attempt.wrote(os.fsdecode(b"caf\xe9\n\x1b[31m"), b"2")
     assert not problems(attempt.pull(tmp_path / "d"))
     assert (tmp_path / "d" / os.fsdecode(b"caf\xe9\n\x1b[31m")).read_bytes() == b"2"
+
+
+class Silent:
+    """A node that does not answer."""
+
+    def output_now(self) -> list[dict[str, Any]]:
+        raise Unreachable("unreachable", "b cannot be reached: it does not answer")
+
+    def open_output(self, path: str) -> OpenOutput:
+        raise Unreachable("unreachable", "b cannot be reached: it does not answer")
+
+
+def recorded(node: str, path: str, content: bytes) -> OutputFile:
+    return OutputFile(path, "file", len(content), None, hashlib.sha256(content).hexdigest(), None, None, node)
+
+
+def copy(
+    files: list[OutputFile], folders: dict[str, OutputFolder], dest: Path, *, force: bool = False
+) -> list[Outcome]:
+    return pull(layout(files).wanted, folders, str(dest), force=force, progress=lambda count, size: None)
+
+
+def test_what_nodes_wrote_differently_lies_side_by_side_and_is_found_there_again(
+    attempt: Attempt, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Attempt(tmp_path / "other")
+    attempt.wrote("outputs/model", b"of here")
+    attempt.linked("outputs/last", "../outputs/model")
+    attempt.linked("away", "../x")
+    other.wrote("outputs/model", b"of there")
+    files = [*attempt.files, *(file._replace(node="there") for file in other.files)]
+    folders: dict[str, OutputFolder] = {"here": attempt.folder, "there": other.folder}
+    for force in (False, True):
+        for was_there in (False, True):
+            outcomes = copy(files, folders, tmp_path / f"d{force}", force=force)
+            assert set(problems(outcomes)) == {"away"}  # no link leads from one node's folder into another's
+            assert [outcome.was_there for outcome in outcomes if not outcome.problem] == [was_there] * 3
+        assert (tmp_path / f"d{force}/here/outputs/model").read_bytes() == b"of here"
+        assert (tmp_path / f"d{force}/here/outputs/last").read_bytes() == b"of here"
+        assert (tmp_path / f"d{force}/there/outputs/model").read_bytes() == b"of there"
+
+
+def test_a_node_that_does_not_answer_keeps_no_others_files_back(attempt: Attempt, tmp_path: Path) -> None:
+    attempt.wrote("a", b"of a")
+    attempt.wrote("same", b"same")
+    files = [recorded("b", "b", b"of b"), recorded("b", "same", b"same"), *attempt.files]
+    outcomes = copy(files, {"here": attempt.folder, "b": Silent()}, tmp_path / "d")
+    assert [(outcome.place, outcome.is_silent) for outcome in outcomes if outcome.problem] == [("b", True)]
+    assert (tmp_path / "d/a").read_bytes() == b"of a"
+    assert (tmp_path / "d/same").read_bytes() == b"same"  # whoever has it gives it
+    # What is there already is nothing to ask a node for.
+    (tmp_path / "d/b").write_bytes(b"of b")
+    assert not problems(copy(files, {"here": attempt.folder, "b": Silent()}, tmp_path / "d"))
+
+
+def test_a_file_that_one_node_has_lost_comes_from_another_with_the_same(
+    attempt: Attempt, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Attempt(tmp_path / "other")
+    attempt.wrote("same", b"same")
+    (attempt.work / "same").unlink()
+    other.wrote("same", b"same")
+    files = [*attempt.files, *(file._replace(node="there") for file in other.files)]
+    [outcome] = copy(files, {"here": attempt.folder, "there": other.folder}, tmp_path / "d")
+    assert (outcome.problem, outcome.file.node) == (None, "there")
+
+
+def test_the_silence_of_the_only_node_ends_the_pull(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable):
+        copy([recorded("b", "b", b"of b")], {"b": Silent()}, tmp_path / "d")

@@ -23,7 +23,7 @@ _SHORT = 12
     "--attempt", type=click.IntRange(1), metavar="N", help="An earlier attempt; default: the newest."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(run: str, attempt: int | None, as_json: bool) -> None:
+def command(run: str, attempt: int | None, as_json: bool) -> int:
     """List what a run wrote, changed or deleted in its checkout, with the digest of each file.
 
     While the run goes on, this is its output folder at this moment.
@@ -36,24 +36,27 @@ def command(run: str, attempt: int | None, as_json: bool) -> None:
         import json
 
         sys.stdout.write(json.dumps(_document(found, status, listing)) + "\n")
-        return
-    _show(app, listing)
-    say_faults(found, status, listing)
+    else:
+        _show(app, listing, several=found.spec.resources.nodes > 1)
+        say_faults(found, status, listing)
+    return 1 if listing.silent else 0
 
 
-def look(app: App, run: str, attempt: int | None) -> tuple[Run, RunStatus, Listing]:
-    """The run, how it stands, and what an attempt of it (None: the newest) wrote."""
+def look(app: App, run: str, attempt: int | None, node: str | None = None) -> tuple[Run, RunStatus, Listing]:
+    """The run, how it stands, and what an attempt of it (None: the newest) wrote. node: on this one alone."""
     from mllaunch.errors import NotFound
     from mllaunch.usecases.outputs import listing
 
     found, status = app.log.get(run)
-    status = app.collector.collect(found, status)
+    if node is not None and node not in (nodes := app.nodes_of(found, status.attempt)):
+        raise NotFound("node", f"{found.name} was not on {node}, but on {', '.join(nodes)}")
+    status = app.collector.collect(found, status, node=node)
     number = attempt or status.attempt
     if number > status.attempt:
         many = f"{status.attempt} attempt{'s' if status.attempt > 1 else ''}"
         raise NotFound("attempt", f"{found.name} has {many}, not {number}")
-    folders = app.outputs(found, number)
-    return found, status, listing(app.log, app.blobs, folders, found, number)
+    folders = app.outputs(found, number, node)
+    return found, status, listing(app.log, app.blobs, folders, found, number, node)
 
 
 def say_faults(run: Run, status: RunStatus, listing: Listing) -> None:
@@ -67,9 +70,12 @@ def say_faults(run: Run, status: RunStatus, listing: Listing) -> None:
         sys.stderr.write(f"{escape(run.name)} was never sealed: this is what lies in its output folder now\n")
     for fault in listing.faults:
         sys.stderr.write(f"warning: {escape(fault)}\n")
+    for why in listing.silent.values():
+        sys.stderr.write(f"warning: {escape(why)}; what was written there is not known here\n")
 
 
-def _show(app: App, listing: Listing) -> None:
+def _show(app: App, listing: Listing, *, several: bool) -> None:
+    """several: say of each file which of the run's nodes wrote it."""
     from mllaunch.cli import table, terminal, times
 
     if not listing.files:
@@ -83,13 +89,15 @@ def _show(app: App, listing: Listing) -> None:
         is_file = file.kind == "file" and file.size_bytes is not None
         lines.append(
             (
+                *([file.node] if several else []),
                 file.path + (f" -> {file.target}" if file.kind == "symlink" else ""),
                 size if is_file else "-",
                 times.when(file.modified_at, now, terminal=on_terminal),
                 _digest(file, on_terminal),
             )
         )
-    sys.stdout.write(table.table(lines, _HEADERS, terminal.width(sys.stdout)))
+    headers = ("NODE", *_HEADERS) if several else _HEADERS
+    sys.stdout.write(table.table(lines, headers, terminal.width(sys.stdout)))
 
 
 def _digest(file: OutputFile, short: bool) -> str:
@@ -104,5 +112,6 @@ def _document(run: Run, status: RunStatus, listing: Listing) -> dict[str, Any]:
         "attempt": listing.attempt,
         "final": listing.is_final,
         "faults": list(listing.faults),
+        "unreachable": [{"node": node, "problem": why} for node, why in listing.silent.items()],
         "files": [file._asdict() for file in listing.files],
     }

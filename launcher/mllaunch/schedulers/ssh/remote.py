@@ -12,12 +12,17 @@ from mllaunch.schedulers.ssh.calls import Calls
 if TYPE_CHECKING:
     from mllaunch_agent.protocol import Seal
 
-__all__ = ["RemoteFiles", "RemoteOutput", "RemoteOutputs", "SilentFiles", "of"]
+__all__ = ["RemoteFiles", "RemoteOutput", "RemoteOutputs", "SilentFiles", "SilentOutputs", "of", "silent"]
 
 
 def of(attempt: AttemptRef) -> dict[str, Any]:
     """An attempt as calls name it."""
     return {"run_id": attempt.run_id, "number": attempt.number}
+
+
+def silent(error: MllaunchError) -> Unreachable:
+    """Whatever keeps a node from being asked: among several it is as good as silent."""
+    return Unreachable(error.code, error.message, evidence=error.evidence, hint=error.hint)
 
 
 class RemoteFiles:
@@ -62,6 +67,19 @@ class RemoteOutputs:
                 raise
             raise OSError(errno.EIO, error.message) from error
         return opened
+
+
+class SilentOutputs:
+    """Likewise, of a node that could not be asked."""
+
+    def __init__(self, error: Unreachable) -> None:
+        self._error = error
+
+    def output_now(self) -> list[dict[str, Any]]:
+        raise self._error.again()
+
+    def open_output(self, path: str) -> RemoteOutput:
+        raise self._error.again()
 
 
 class RemoteOutput:

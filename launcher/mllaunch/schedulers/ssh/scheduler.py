@@ -22,7 +22,7 @@ from mllaunch.schedulers.ssh.chosen import Chosen, Told
 from mllaunch.schedulers.ssh.fleet import Fleet, raise_first
 from mllaunch.schedulers.ssh.keeping import Disks
 from mllaunch.schedulers.ssh.placements import Placements
-from mllaunch.schedulers.ssh.remote import RemoteFiles, RemoteOutputs, SilentFiles, of
+from mllaunch.schedulers.ssh.remote import RemoteFiles, RemoteOutputs, SilentFiles, SilentOutputs, of, silent
 from mllaunch.schedulers.ssh.transport import Address
 from mllaunch.usecases.runtime import DOCKER, PROCESS
 from mllaunch_agent import system
@@ -221,13 +221,22 @@ class SshScheduler:
             return []
         return [name for name in self.nodes_of(attempt) if [attempt.number, name] not in wanted["told"]]
 
-    def outputs(self, attempt: AttemptRef) -> dict[str, RemoteOutputs]:
-        """By node, where what the tasks wrote can be looked at. Unreachable, if a node does not answer."""
+    def outputs(
+        self, attempt: AttemptRef, node: str | None = None
+    ) -> dict[str, RemoteOutputs | SilentOutputs]:
+        """By node, where what the tasks wrote can be looked at. node: this one alone. Unreachable, if there is only one
+        and it does not answer."""
         try:
-            nodes = self._nodes(attempt)
+            nodes = [address for address in self._nodes(attempt) if node in (None, address.name)]
         except NotFound:
             return {}
-        return {address.name: RemoteOutputs(self._fleet.calls(address), attempt) for address in nodes}
+        answers = self._fleet.each(nodes, lambda calls: RemoteOutputs(calls, attempt))
+        if len(answers) == 1:
+            raise_first(answers)
+        return {
+            name: SilentOutputs(silent(answer)) if isinstance(answer, MllaunchError) else answer
+            for name, answer in answers.items()
+        }
 
     def way_to(
         self, attempt: AttemptRef, node: str, rank: int, words: Sequence[str], *, terminal: bool
@@ -288,11 +297,7 @@ class SshScheduler:
         answers = self._fleet.each(nodes, look)
         found: dict[str, NodeFiles | None] = {}
         for name, answer in answers.items():
-            if isinstance(answer, MllaunchError):
-                silent = Unreachable(answer.code, answer.message, evidence=answer.evidence, hint=answer.hint)
-                found[name] = SilentFiles(silent)
-            else:
-                found[name] = answer
+            found[name] = SilentFiles(silent(answer)) if isinstance(answer, MllaunchError) else answer
         return found
 
     # --- placements ----------------------------------------------------------------------------------------------
