@@ -215,6 +215,10 @@ class Calls:
                 return os.path.abspath(found)
         return None
 
+    def do_missing(self, paths: List[str]) -> List[str]:
+        """Those of the paths at which nothing is; a link that leads nowhere is nothing."""
+        return [path for path in paths if not os.path.exists(path)]
+
     def do_check(self, lease_dir: Optional[str]) -> Dict[str, Any]:
         from mllaunch_agent.checkup import checkup
 

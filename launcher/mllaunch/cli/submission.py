@@ -154,17 +154,10 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
     from mllaunch.usecases import submit as usecase
 
     job, snapshot, config, engine = what.job, what.snapshot, what.config, what.choice.engine
+    if job.backend == SSH and job.data:
+        app.ssh.chosen.check_data([os.path.join(snapshot.repository, path) for path in job.data])
     if asked["dry_run"]:
-        from mllaunch.cli import dryrun
-
-        image = None
-        if engine is not None:
-            from mllaunch.cli import imaging
-
-            with app.building_for(job.backend):
-                image = imaging.planned(app, config, snapshot, job)
-        nodes = app.ssh.chosen.nodes if job.backend == SSH else [run.submitted_by_host]
-        dryrun.show(run, job, nodes, image, as_json=asked["as_json"])
+        _show_plan(app, what, run, as_json=asked["as_json"])
         return None
     say = _Progress(asked["as_json"])
     say.code(snapshot, job.in_place)
@@ -209,6 +202,21 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
     say.placed(run, placement)
     app.follow_detached()  # last: its start would take the processor from the task's
     return Submitted(run, placement)
+
+
+def _show_plan(app: App, what: Launchable, run: Run, *, as_json: bool) -> None:
+    """What --dry-run prints."""
+    from mllaunch.cli import dryrun
+
+    job = what.job
+    image = None
+    if what.choice.engine is not None:
+        from mllaunch.cli import imaging
+
+        with app.building_for(job.backend):
+            image = imaging.planned(app, what.config, what.snapshot, job)
+    nodes = app.ssh.chosen.nodes if job.backend == SSH else [run.submitted_by_host]
+    dryrun.show(run, job, nodes, image, as_json=as_json)
 
 
 def _kept_tree(app: App, snapshot: Snapshot, in_place: bool) -> str | None:

@@ -85,6 +85,25 @@ def test_a_silent_node_that_is_needed_is_named(nodes: Nodes, mllaunch: Mllaunch)
     assert mllaunch("run", "--nodes", "2", "train.py").rc == 0  # the others serve
 
 
+def test_data_that_a_node_has_not_got_are_named_before_anything_starts(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    repo.write(".gitignore", "dat/\n")
+    repo.write("dat/x", "here\n")
+    repo.commit()
+    place = repo.root / "dat"
+    nodes[1].run("mkdir", "-p", str(place))
+    nodes[1].run("sh", "-c", 'echo there >"$1/x"', "sh", str(place))
+    reading = ("--data", "dat", "--", "cat", "dat/x")
+    for more in ((), ("--dry-run",)):
+        done = mllaunch("run", *more, "--node", "node1", "--node", "node2", "--node", "node3", *reading)
+        assert done.rc == 3
+        assert f"error[data]: node2 has no {place}\n  node3 has no {place}\n" in done.stderr
+        assert "hint: data lie on a node under the same absolute path as here" in done.stderr
+    assert mllaunch("ps").stdout == ""  # nothing was written down
+    assert mllaunch("run", "--node", "node1", *reading).stdout == "there\n"
+
+
 def test_doctor_tells_what_a_node_has_and_what_it_lacks(nodes: Nodes, mllaunch: Mllaunch) -> None:
     good = mllaunch("doctor", "--node", "node1", check=True).stdout
     assert "reach: node1 lets us in" in good and "clock: it goes as ours does" in good

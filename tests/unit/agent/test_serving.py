@@ -304,3 +304,13 @@ def test_what_was_written_can_be_had_when_the_streams_have_been_freed(node: Node
     (folder / "spec.json").write_text(json.dumps({"in_place": None}))
     assert node.ask("stat_output", run_id=RUN, number=1, path="a.pt")["value"]["size_bytes"] == 7
     assert node.ask("held", attempts=[[RUN, 1], [RUN, 2]])["value"][1] is None
+
+
+def test_what_is_missing_of_data_is_told_and_a_link_that_leads_nowhere_is_missing(
+    node: Node, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    (tmp_path / "dangling").symlink_to("gone")
+    paths = [str(tmp_path / name) for name in ("data", "dangling", "link", "gone")]
+    assert node.ask("missing", paths=paths)["value"] == [paths[1], paths[3]]

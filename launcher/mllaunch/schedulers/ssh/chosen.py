@@ -51,6 +51,20 @@ class Chosen:
         """The interpreter that the configuration names for one of them, if it does for any."""
         return next((address.python for address in self.addresses if address.python is not None), None)
 
+    def check_data(self, paths: Sequence[str]) -> None:
+        """NotFound if one of them lacks any of the paths, which are absolute."""
+        answers = self._fleet.each(self.addresses, lambda calls: calls.call("missing", paths=list(paths)))
+        raise_first(answers)
+        missing = cast("dict[str, list[str]]", answers)
+        lacks = [f"{node} has no {path}" for node, gone in missing.items() for path in gone]
+        if lacks:
+            raise NotFound(
+                "data",
+                lacks[0],
+                evidence=tuple(lacks[1:]),
+                hint="data lie on a node under the same absolute path as here, or a symbolic link to them does",
+            )
+
     def engine(self, node: str) -> AbstractContextManager[str]:
         """A node's container engine, as the path of a unix socket here."""
         return self._fleet.engine(self._fleet.address(node), self.engines[node]["socket"])
