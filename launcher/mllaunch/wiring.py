@@ -150,13 +150,16 @@ class App:
 
         return SshScheduler(self.home, Fleet(()))
 
-    def choose(self, backend: str, config: Config, wish: Wish) -> Scheduler:
-        """What is to start a run. wish: the nodes that the user wants."""
+    def choose(self, backend: str, config: Config, wish: Wish, *, own_python: bool) -> Scheduler:
+        """What is to start a run. wish: the nodes that the user wants. own_python: whether the interpreter that is
+        configured for a node goes before the run's."""
         if backend != "ssh":
             return self.scheduler
         from mllaunch.schedulers.ssh.scheduler import SshScheduler
 
-        self.ssh = SshScheduler(self.home, self.fleet(config), wish, config.ssh.lease_s, config.keep_s)
+        self.ssh = SshScheduler(
+            self.home, self.fleet(config), wish, own_python, config.ssh.lease_s, config.keep_s
+        )
         return self.ssh
 
     def fleet(self, config: Config) -> Fleet:

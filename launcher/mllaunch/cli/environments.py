@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def ensure(app: App, what: Launchable, *, quiet: bool) -> Lock | None:
-    """Have the chosen nodes make the environment that the commit's lock asks for, each that names no interpreter.
+    """Have the chosen nodes make the environment that the commit's lock asks for, each that has no interpreter.
 
     The lock, if every node then has it. Raises MllaunchError if a node cannot make it. Says so on stderr unless quiet.
     """
@@ -21,7 +21,7 @@ def ensure(app: App, what: Launchable, *, quiet: bool) -> Lock | None:
     from mllaunch.domain.image import Lock
     from mllaunch_agent.environments import KINDS
 
-    if what.config.python is not None or not app.ssh.chosen.needs_environment:
+    if what.config.python is not None or not app.ssh.chosen.needs_python:
         return None
     asked = _asked(app, what)
     if asked.path is None or asked.lock_digest is None or asked.kind not in KINDS:

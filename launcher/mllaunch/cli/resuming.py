@@ -47,7 +47,10 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     here = app.config(app.root, {})
     if here.nodes:  # as they are now, and not when the code was committed
         config = config._replace(nodes=here.nodes, ssh=here.ssh)
-    resources = _place(app, parent, status, config, asked)
+    named = _interpreter(parent)
+    own_python = named in (None, _configured_python(parent, config))  # else it went before those of nodes
+    config = config._replace(python=named, origins={**config.origins, "python": parent.name})
+    resources = _place(app, parent, status, config, asked, own_python)
     with Progress(asked["as_json"], "from") as progress:
         found, passed = rules.choose(
             parent, candidates, asked["step"], lambda candidate: _verified(app, parent, candidate, progress)
@@ -80,8 +83,11 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     return launch(app, what, run, asked)
 
 
-def _place(app: App, parent: Run, status: RunStatus, config: Config, asked: dict[str, Any]) -> Resources:
-    """Choose where it goes, first of all to the nodes of the parent; and what it asks for there."""
+def _place(
+    app: App, parent: Run, status: RunStatus, config: Config, asked: dict[str, Any], own_python: bool
+) -> Resources:
+    """Choose where it goes, first of all to the nodes of the parent; and what it asks for there. own_python: as for
+    App.choose."""
     resources = parent.spec.resources
     if asked["gpus"] is not None:
         resources = resources._replace(gpus=asked["gpus"])
@@ -94,7 +100,7 @@ def _place(app: App, parent: Run, status: RunStatus, config: Config, asked: dict
         wanted = wish(asked["node"], config.nodes)._replace(preferred=before)
         if wanted.exactly:
             resources = resources._replace(nodes=len(wanted.names))
-    app.choose(parent.spec.backend, config, wanted).check(resources, config.runtime)
+    app.choose(parent.spec.backend, config, wanted, own_python=own_python).check(resources, config.runtime)
     return resources
 
 
@@ -265,6 +271,20 @@ def _wishes(asked: dict[str, Any]) -> dict[str, Any]:
         except ValueError as e:
             raise UsageError("timeout", f"--timeout {asked['timeout']}: {e}") from e
     return wishes
+
+
+def _interpreter(parent: Run) -> str | None:
+    """The interpreter that was named for the parent; None if none was."""
+    from mllaunch.usecases.plan import IMAGE_PYTHON
+
+    first = parent.spec.argv[0]
+    return None if parent.spec.script is None or first == IMAGE_PYTHON else first
+
+
+def _configured_python(parent: Run, config: Config) -> str | None:
+    """The configured one as a run's command has it."""
+    python = config.python
+    return os.path.join(parent.snapshot.repository, python) if python and os.sep in python else python
 
 
 def _runtime(app: App, parent: Run) -> Choice:

@@ -33,6 +33,7 @@ _WITH_VALUE = (
     *("name", "note", "project", "timeout", "grace"),
 )
 _REPEATED = ("env", "data", "tags", "node")
+_TYPED = ("--python", "MLLAUNCH_PYTHON")  # origins of an interpreter that goes before those of nodes
 _FLAGS = ("allow_dirty", "in_place", "dry_run", "as_json")
 
 
@@ -179,6 +180,9 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
             from mllaunch.cli import environments
 
             run = run._replace(lock=environments.ensure(app, what, quiet=asked["as_json"]))
+            if what.python is not None:
+                origin = config.origins["python"] if config.python is not None else None
+                app.ssh.chosen.find_interpreters(what.python, origin)
     if what.bring is not None:
         what.bring()
     # Locked before others can see the run, and take it for an abandoned one.
@@ -264,15 +268,18 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
     check_script(tuple(asked["words"]), asked["is_command"], found.root, app.cwd, look)
     wanted = wish(asked["node"], config.nodes)
     resources = _resources(asked, config, wanted)
-    app.choose(config.backend, config, wanted).check(resources, config.runtime)
+    own_python = config.origins["python"] not in _TYPED
+    app.choose(config.backend, config, wanted, own_python=own_python).check(resources, config.runtime)
     choice = choose(
         config.runtime,
         in_place=asked["in_place"],
-        python=config.python or (app.ssh.chosen.python if config.backend == SSH else None),
+        python=(app.ssh.chosen.python if config.backend == SSH else None) or config.python,
         image=asked["image"],
         ask=lambda: app.engine_where(config.backend),
     )
     check_network(config, choice, resources)
+    if config.backend == SSH and not app.ssh.chosen.needs_python:
+        config = config._replace(python=None)  # nobody uses it
     request = _request(asked, config, choice, resources, found.root, app.cwd)
     planned = plan(request, found.root, app.cwd, app.environ, look)
     allow_dirty = asked["allow_dirty"] or config.dirty == "snapshot"

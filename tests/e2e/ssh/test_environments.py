@@ -269,3 +269,50 @@ def test_an_interpreter_that_is_named_is_used_as_it_is(nodes: Nodes, repo: Repo,
     nodes.configure()
     done = mllaunch("run", "--node", "node1", "train.py")
     assert done.stdout == "/usr/bin/python3\n" and " env " not in done.stderr
+
+
+WHICH = "import sys; print(sys.executable)"
+WRITE_WHICH = """
+import os, sys
+with open(os.environ["MLLAUNCH_OUTPUT_DIR"] + "/model.pt", "wb") as file:
+    file.write(b"weights" * 1000000)
+print(sys.executable)
+"""
+
+
+@pytest.mark.parametrize("typed", [("--python", "/tmp/mine"), ("MLLAUNCH_PYTHON", "/tmp/mine")])
+def test_an_interpreter_that_is_typed_goes_before_that_of_the_node_and_is_what_the_record_says(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch, typed: tuple[str, str]
+) -> None:
+    nodes.configure("runtime: auto\n", python="/usr/bin/python3")
+    repo.script(WRITE_WHICH)
+    name, value = typed
+    flags, env = ((name, value), {}) if name.startswith("-") else ((), {name: value})
+    done = mllaunch("run", "--node", "node1", *flags, "train.py", env=env)
+    assert done.rc == 3
+    assert f"error[python]: node1 has no {value}\n" in done.stderr
+    assert f"hint: {name} names it: name one that is there" in done.stderr
+    assert mllaunch("ps", "-a").stdout == ""  # nothing was written down
+    nodes[1].run("ln", "-sf", "/usr/bin/python3", value)
+    done = mllaunch("run", "--node", "node1", *flags, "train.py", env=env, check=True)
+    assert done.stdout == f"{value}\n"
+    assert f"the interpreter {value} was asked for" in done.stderr
+    again = mllaunch("resume", done.run_name, "-f", check=True)  # whose own it is not
+    assert again.stdout.endswith(f"\n{value}\n")
+    nodes[1].run("rm", value)
+
+
+def test_a_node_s_own_interpreter_goes_before_that_of_all_runs_and_is_what_the_record_says(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    nodes.configure("runtime: auto\npython: /nonexistent/python\n", python="/usr/bin/python3")
+    repo.script(WHICH)
+    done = mllaunch("run", "--node", "node1", "train.py", check=True)
+    assert done.stdout == "/usr/bin/python3\n"
+    assert "the interpreter /usr/bin/python3 was asked for" in done.stderr
+    assert "/nonexistent" not in mllaunch("provenance", done.run_name, "--json").stdout
+    nodes.configure("python: /nonexistent/python\n", python=None)
+    done = mllaunch("run", "--node", "node1", "train.py")
+    assert done.rc == 3
+    assert "error[python]: node1 has no /nonexistent/python\n" in done.stderr
+    assert "hint: mllaunch.yaml:" in done.stderr

@@ -24,17 +24,26 @@ Told = Callable[[str, int, int], None]  # takes a node, and how many bytes it ha
 
 
 class Chosen:
-    """addresses: in the order of ranks. engines: by node what the call "engine" answered, where it was asked."""
+    """addresses: in the order of ranks. engines: by node what the call "engine" answered, where it was asked.
+
+    own_python: whether the interpreter that the configuration names for a node goes before the run's.
+    """
 
     def __init__(
-        self, fleet: Fleet, addresses: Sequence[Address], engines: Mapping[str, dict[str, Any]]
+        self,
+        fleet: Fleet,
+        addresses: Sequence[Address],
+        engines: Mapping[str, dict[str, Any]],
+        own_python: bool = True,
     ) -> None:
         self._fleet = fleet
         self.addresses = list(addresses)
         self.engines = dict(engines)
+        self._own = {address.name: address.python if own_python else None for address in self.addresses}
         self._lacking: set[str] = set()  # nodes that fetch the image themselves, if nobody brings it
         self._copies: dict[str, Copy] = {}  # of the checkpoint that the run starts from
         self._environments: dict[str, str] = {}  # by node
+        self._interpreters: dict[str, str] = {}  # by node
 
     @property
     def nodes(self) -> list[str]:
@@ -42,14 +51,14 @@ class Chosen:
         return [address.name for address in self.addresses]
 
     @property
-    def needs_environment(self) -> bool:
-        """Whether one of them names no interpreter."""
-        return any(address.python is None for address in self.addresses)
+    def needs_python(self) -> bool:
+        """Whether one of them has no interpreter of its own for the run."""
+        return None in self._own.values()
 
     @property
     def python(self) -> str | None:
-        """The interpreter that the configuration names for one of them, if it does for any."""
-        return next((address.python for address in self.addresses if address.python is not None), None)
+        """The first interpreter that one of them has of its own for the run, if any has."""
+        return next((python for python in self._own.values() if python is not None), None)
 
     def check_data(self, paths: Sequence[str]) -> None:
         """NotFound if one of them lacks any of the paths, which are absolute."""
@@ -109,11 +118,11 @@ class Chosen:
         self._copies = cast("dict[str, Copy]", answers)
 
     def install(self, wanted: Dependencies, say: Callable[[str, str], None]) -> list[tuple[str, bool]]:
-        """Have each that names no interpreter make an environment, all at once: (node, whether it is new).
+        """Have each that has no interpreter of its own make an environment, all at once: (node, whether it is new).
 
         say: takes a node and a line of progress. Raises MllaunchError if a node cannot.
         """
-        nodes = [address for address in self.addresses if address.python is None]
+        nodes = [address for address in self.addresses if self._own[address.name] is None]
         answers = self._fleet.each(
             nodes,
             lambda calls: environments.make(calls, wanted, lambda line: say(calls.address.name, line)),
@@ -122,6 +131,26 @@ class Chosen:
         made = cast("dict[str, environments.Made]", answers)
         self._environments = {node: found.path for node, found in made.items()}
         return [(node, found.is_new) for node, found in made.items()]
+
+    def find_interpreters(self, wanted: str, origin: str | None) -> None:
+        """Find the interpreter of the script on each. wanted: where a node has neither one of its own nor an
+        environment; origin: what names that, such as ``--python``. NotFound if one is not there."""
+
+        def find(calls: Calls) -> str:
+            name = calls.address.name
+            own, venv = self._own[name], self._environments.get(name)
+            python = own or (wanted if venv is None else os.path.join(venv, "bin", "python"))
+            found = calls.call("which", programs=[python])
+            if found is not None:
+                return str(found)
+            hint = f"nodes: [{{name: {name}, python: /PATH/TO/python}}]   in mllaunch.yaml"
+            if own is None and venv is None and origin is not None:
+                hint = f"{origin} names it: name one that is there, or nodes that have it (--node)"
+            raise NotFound("python", f"{name} has no {python}", hint=hint)
+
+        answers = self._fleet.each(self.addresses, find)
+        raise_first(answers)
+        self._interpreters = cast("dict[str, str]", answers)
 
     def specification(
         self, calls: Calls, spec: TaskSpec, tree: str | None
@@ -142,23 +171,9 @@ class Chosen:
             own["container"] = {**spec["container"], "credentials": credentials}
             own["container"]["engine"] = self.engines[name]["socket"]
         elif spec["python"] is not None:
-            wanted = spec["python"] if venv is None else os.path.join(venv, "bin", "python")
-            own["python"] = _interpreter(calls, wanted)
+            own["python"] = self._interpreters[name]
             own["argv"] = [own["python"], *spec["argv"][1:]]
         if spec["checkpoint"] is not None:
             copy = self._copies[name]
             own["checkpoint"] = {**spec["checkpoint"], "source": copy.place, "verified": copy.keys}
         return own, venv
-
-
-def _interpreter(calls: Calls, wanted: str) -> str:
-    """Where the tasks' interpreter is on the node."""
-    wanted = calls.address.python or wanted
-    found = calls.call("which", programs=[wanted])
-    if found is None:
-        raise NotFound(
-            "python",
-            f"{calls.address.name} has no {wanted}",
-            hint=f"nodes: [{{name: {calls.address.name}, python: /PATH/TO/python}}]   in mllaunch.yaml",
-        )
-    return str(found)

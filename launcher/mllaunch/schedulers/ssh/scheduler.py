@@ -41,8 +41,8 @@ _ANY = Wish()
 class SshScheduler:
     """home: the folder that holds everything mllaunch keeps for this user. wish: the nodes that the user wants.
 
-    lease_s: how long a node of an attempt may be silent before it counts as lost. keep_s: how long code that nothing
-    uses any more stays on the nodes.
+    own_python: as for Chosen. lease_s: how long a node of an attempt may be silent before it counts as lost. keep_s:
+    how long code that nothing uses any more stays on the nodes.
     """
 
     name = "ssh"
@@ -52,6 +52,7 @@ class SshScheduler:
         home: str,
         fleet: Fleet,
         wish: Wish = _ANY,
+        own_python: bool = True,
         lease_s: float = _LEASE_S,
         keep_s: float = _KEEP_S,
     ) -> None:
@@ -59,6 +60,7 @@ class SshScheduler:
         self.disks = Disks(self._placements, fleet)
         self._fleet = fleet
         self._wish = wish
+        self._own_python = own_python
         self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self.chosen = Chosen(fleet, (), {})
         self._asked: set[str] = set()  # nodes that were asked to start
@@ -85,7 +87,8 @@ class SshScheduler:
         offers = [_offer(name, answer, runtime == DOCKER) for name, answer in answers.items()]
         chosen = choose(resources, offers, named=self._wish.exactly, preferred=self._wish.preferred)
         engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
-        self.chosen = Chosen(self._fleet, [self._fleet.address(name) for name in chosen], engines)
+        nodes = [self._fleet.address(name) for name in chosen]
+        self.chosen = Chosen(self._fleet, nodes, engines, self._own_python)
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
