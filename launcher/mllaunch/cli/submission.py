@@ -196,7 +196,7 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         environ = app.environ if job.backend == LOCAL else {}
         spec = usecase.task_spec(run, job, tree, place, environ, what.python, container, what.checkpoint)
         try:
-            usecase.start(app.log, scheduler, run, spec)
+            usecase.start(app.log, scheduler, app.clock, run, spec)
         except MllaunchError:
             app.follow_detached()  # which finds out what became of it
             raise

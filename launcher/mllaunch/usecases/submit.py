@@ -167,7 +167,7 @@ def add(log: RunLog, run: Run, ids: Ids, chosen: str | None) -> Run:
     raise MllaunchError("names", "no free name was found for the run", hint="give one with --name")
 
 
-def start(log: RunLog, scheduler: Scheduler, run: Run, spec: TaskSpec) -> None:
+def start(log: RunLog, scheduler: Scheduler, clock: Clock, run: Run, spec: TaskSpec) -> None:
     """Hand the run to the scheduler. What goes wrong here is on record as the run's end, unless it may have started all
     the same: then it is for the collector to find out."""
     from mllaunch.domain.state import Reason
@@ -183,8 +183,9 @@ def start(log: RunLog, scheduler: Scheduler, run: Run, spec: TaskSpec) -> None:
                 hint=f"mllaunch show {run.name}   tells, once its node answers",
             ) from e
         reason = Reason(e.code, e.message, "launcher")
-        log.set_status(run.id, RunStatus(State.FAILED, reason, seal="unsealed"))
-        raise
+        log.set_status(run.id, RunStatus(State.FAILED, reason, ended_at=clock.now(), seal="unsealed"))
+        evidence = (*e.evidence, f"{run.name} is on record as failed")
+        raise type(e)(e.code, e.message, evidence=evidence, hint=e.hint) from e
 
 
 def attempt(run: Run) -> AttemptRef:

@@ -138,10 +138,12 @@ def test_a_start_that_fails_is_on_record_as_the_runs_end() -> None:
     log: Any = Log()
     run = made(job())
     scheduler: Any = Broken(has_perhaps_started=False)
-    with pytest.raises(InternalError):
-        submit.start(log, scheduler, run, task_spec(run, job()))
+    with pytest.raises(InternalError) as caught:
+        submit.start(log, scheduler, Clock(), run, task_spec(run, job()))
     ((run_id, status),) = log.statuses
     assert (run_id, status.state, status.seal) == (run.id, State.FAILED, "unsealed")
+    assert status.ended_at == Clock().now()
+    assert caught.value.evidence == (f"{run.name} is on record as failed",)
     assert status.reason is not None and status.reason.origin == "launcher"
 
 
@@ -150,6 +152,6 @@ def test_a_start_that_may_have_succeeded_all_the_same_is_left_to_the_collector()
     run = made(job())
     scheduler: Any = Broken(has_perhaps_started=True)
     with pytest.raises(InternalError, match=f"{run.name} may have started all the same") as caught:
-        submit.start(log, scheduler, run, task_spec(run, job()))
+        submit.start(log, scheduler, Clock(), run, task_spec(run, job()))
     assert log.statuses == []
     assert run.name in (caught.value.hint or "")
