@@ -355,17 +355,30 @@ class App:
         from mllaunch.errors import MllaunchError
         from mllaunch.usecases.doctor import Fault, NodeAnswer
 
-        fleet = self.fleet(self.config(self.root, {}))
+        config = self.config(self.root, {})
+        fleet = self.fleet(config)
         address = fleet.address(name)
+        own = None if config.python_is_typed else address.python
         try:
             calls = fleet.calls(address)
+            python = own or self._python_of_runs(config)
+            has_python = python is None or calls.call("which", programs=[python]) is not None
             sent_s = time.time()
             at_s = calls.call("hello")["at_s"]
             offset_s = at_s - (sent_s + time.time()) / 2
             engine = calls.call("engine", thoroughly=True)
-            return NodeAnswer(calls.call("check", lease_dir=None), engine, offset_s)
+            agent = calls.call("check", lease_dir=None)
+            return NodeAnswer(agent, engine, offset_s, None if has_python else python)
         except MllaunchError as error:
-            return Fault("; ".join((error.message, *error.evidence)), error.hint)
+            hint = None if error.hint == f"mllaunch doctor --node {name}" else error.hint  # that is this
+            return Fault("; ".join((error.message, *error.evidence)), hint)
+
+    def _python_of_runs(self, config: Config) -> str | None:
+        """The interpreter that is configured for runs that are processes, as they are told it."""
+        from mllaunch.usecases.runtime import DOCKER
+
+        python = None if config.runtime == DOCKER else config.python
+        return os.path.join(self.root or self.cwd, python) if python and os.sep in python else python
 
     def made_images(self) -> list[MadeImage]:
         """The images in the engine that mllaunch has made. MllaunchError if there is no engine."""

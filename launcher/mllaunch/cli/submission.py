@@ -33,7 +33,6 @@ _WITH_VALUE = (
     *("name", "note", "project", "timeout", "grace"),
 )
 _REPEATED = ("env", "data", "tags", "node")
-_TYPED = ("--python", "MLLAUNCH_PYTHON")  # origins of an interpreter that goes before those of nodes
 _FLAGS = ("allow_dirty", "in_place", "dry_run", "as_json")
 
 
@@ -268,8 +267,8 @@ def _prepare(app: App, early: Any, asked: dict[str, Any]) -> _Prepared:
     check_script(tuple(asked["words"]), asked["is_command"], found.root, app.cwd, look)
     wanted = wish(asked["node"], config.nodes)
     resources = _resources(asked, config, wanted)
-    own_python = config.origins["python"] not in _TYPED
-    app.choose(config.backend, config, wanted, own_python=own_python).check(resources, config.runtime)
+    scheduler = app.choose(config.backend, config, wanted, own_python=not config.python_is_typed)
+    scheduler.check(resources, config.runtime)
     choice = choose(
         config.runtime,
         in_place=asked["in_place"],

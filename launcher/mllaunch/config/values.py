@@ -75,3 +75,8 @@ class Config(NamedTuple):
     server: str | None
     ray: Ray
     origins: Mapping[str, str]
+
+    @property
+    def python_is_typed(self) -> bool:
+        """Whether a flag or a variable names the interpreter: it goes before those of nodes."""
+        return self.origins["python"] in ("--python", "MLLAUNCH_PYTHON")

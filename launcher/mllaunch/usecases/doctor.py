@@ -84,12 +84,14 @@ class Facts(NamedTuple):
 class NodeAnswer(NamedTuple):
     """What a machine reached by SSH answered. agent: as in Facts. engine: as for the call "engine".
 
-    clock_offset_s: how far its clock is ahead of ours.
+    clock_offset_s: how far its clock is ahead of ours. lacks_python: the interpreter that is configured for its runs,
+    if it has not got that.
     """
 
     agent: dict[str, Any]
     engine: dict[str, Any]
     clock_offset_s: float
+    lacks_python: str | None = None
 
 
 def evaluate(facts: Facts) -> list[Finding]:
@@ -116,10 +118,18 @@ def evaluate_node(name: str, answer: NodeAnswer | Fault) -> list[Finding]:
         return [Finding("reach", PROBLEM, answer.message, answer.hint)]
     return [
         Finding("reach", OK, f"{name} lets us in, and its Python is good enough"),
+        *_lacking_python(name, answer.lacks_python),
         _clock(answer.clock_offset_s),
         *_agent(answer.agent),
         _node_engine(answer.engine, answer.agent),
     ]
+
+
+def _lacking_python(name: str, python: str | None) -> list[Finding]:
+    if python is None:
+        return []
+    fix = f"name one that is there: nodes: [{{name: {name}, python: /PATH/TO/python}}]   in mllaunch.yaml"
+    return [Finding("python for runs", PROBLEM, f"{name} has no {python}, which is configured", fix)]
 
 
 def _clock(offset_s: float) -> Finding:

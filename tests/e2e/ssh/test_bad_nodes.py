@@ -108,6 +108,8 @@ def test_doctor_tells_what_a_node_has_and_what_it_lacks(nodes: Nodes, mllaunch: 
     good = mllaunch("doctor", "--node", "node1", check=True).stdout
     assert "reach: node1 lets us in" in good and "clock: it goes as ours does" in good
     assert "GPUs: 4" in good or "4 GPUs" in good
+    nodes.configure("python: /none/python\n", python=None)
+    assert "node1 has no /none/python, which is configured" in mllaunch("doctor", "--node", "node1").stdout
     nodes[2].crash()
     bad = mllaunch("doctor", "--node", "node2")
     assert bad.rc == 1

@@ -180,3 +180,14 @@ def test_a_node_s_engine_that_cannot_hand_on_its_gpus_is_a_warning() -> None:
     found = evaluate_node("gpu01", NodeAnswer(agent, engine, 0.0))[-1]
     assert (found.check, found.status) == ("containers", WARNING) and "nvidia-ctk" in (found.fix or "")
     assert evaluate_node("gpu01", NodeAnswer(AGENT, engine, 0.0))[-1].status == OK
+
+
+def test_a_node_without_the_interpreter_that_is_configured_for_its_runs_has_a_problem() -> None:
+    engine = {"version": None, "problem": "none answers", "is_denied": False}
+    answer = NodeAnswer(AGENT, engine, 0.0, lacks_python="/none/python")
+    (found,) = [finding for finding in evaluate_node("gpu01", answer) if finding.status == PROBLEM]
+    assert (found.check, found.says) == (
+        "python for runs",
+        "gpu01 has no /none/python, which is configured",
+    )
+    assert found.fix is not None and "nodes: [{name: gpu01, python: " in found.fix
