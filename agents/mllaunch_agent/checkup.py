@@ -67,7 +67,7 @@ def _cgroup() -> bool:
 
 
 def _lease_folder(lease_dir: Optional[str]) -> str:
-    leases.Queue(lease_dir)
+    leases.Queue(lease_dir).try_out()
     return lease_dir or leases.default_dir()
 
 

@@ -190,6 +190,14 @@ class Queue:
     def __init__(self, directory: Optional[str] = None) -> None:
         self._folder = _Folder(directory, create=True)
 
+    def try_out(self) -> None:
+        """Make a file as tickets are, and remove it. Raises LeaseError if no ticket could be drawn."""
+        name = "unborn-%s" % os.urandom(4).hex()
+        fd = self._folder.publish(name, {})
+        self._folder.remove(name)
+        if fd is not None:
+            os.close(fd)
+
     def enter(self, info: Info, wanted: int) -> Ticket:
         """Draw a ticket for ``wanted`` (at least 1) GPUs; ``info``: run, user, pid, attempt, run_id.
 
@@ -350,7 +358,13 @@ class _Folder:
     def publish(self, name: str, info: Info) -> Optional[int]:
         """A new file with its text and lock, all at once; its descriptor, or None if the name is taken."""
         unborn = "unborn-%d-%s" % (os.getpid(), os.urandom(4).hex())
-        fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=self.fd)
+        try:
+            fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=self.fd)
+        except OSError as error:
+            remedy = "; its mode must be 1777" if isinstance(error, PermissionError) else ""
+            raise LeaseError(
+                "can't make a file in the folder of GPU leases %r: %s%s" % (self.path, error.strerror, remedy)
+            ) from None
         try:
             _lock(fd)
             _write(fd, info)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.e2e.harness import Mllaunch, Repo
@@ -116,6 +118,48 @@ def test_doctor_tells_what_a_node_has_and_what_it_lacks(nodes: Nodes, mllaunch: 
     assert "reach: node2 cannot be reached" in bad.stdout
     assert f"fix: does this work? ssh -F {nodes.hosts.config} node2 true" in bad.stdout
     assert mllaunch("doctor", "--node", "gpu99").rc == 3
+
+
+@pytest.fixture
+def guest(nodes: Nodes) -> Iterator[str]:
+    """An ordinary user's account on node1, which the configuration names."""
+    nodes[1].run("useradd", "--create-home", "--shell", "/bin/sh", "--password", "*", "guest")
+    nodes.configure(python=None, node1=", user: guest")
+    yield "guest"
+    nodes[1].run("userdel", "--remove", "--force", "guest", check=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "fix"),
+    [
+        (("usermod", "-s", "/usr/sbin/nologin", "guest"), "not available", "needs a login shell"),
+        (("usermod", "-s", "/bin/false", "guest"), "ended with exit status 1", "needs a login shell"),
+        (("chown", "root", "/home/guest"), "Permission denied", "home there must exist, be writable"),
+    ],
+)
+def test_an_account_that_can_run_nothing_is_told_with_a_remedy(
+    nodes: Nodes, mllaunch: Mllaunch, guest: str, change: tuple[str, ...], says: str, fix: str
+) -> None:
+    nodes[1].run(*change)
+    done = mllaunch("doctor", "--node", "node1")
+    assert done.rc == 1
+    assert says in done.stdout and fix in done.stdout and "mllaunch doctor" not in done.stdout
+
+
+def test_a_folder_of_gpu_leases_that_others_may_not_write_to_is_told_with_its_remedy(
+    nodes: Nodes, mllaunch: Mllaunch, guest: str
+) -> None:
+    nodes[1].run("mkdir", "-p", "/tmp/mllaunch-leases")
+    nodes[1].run("chmod", "755", "/tmp/mllaunch-leases")
+    said = "can't make a file in the folder of GPU leases '/tmp/mllaunch-leases': Permission denied"
+    checked = mllaunch("doctor", "--node", "node1")
+    assert checked.rc == 1
+    assert f"✗ GPU leases: {said}; its mode must be 1777" in checked.stdout
+    done = mllaunch("run", "--gpus", "1", "--node", "node1", "train.py")
+    assert done.rc != 0
+    assert said in done.stderr
+    nodes[1].run("chmod", "1777", "/tmp/mllaunch-leases")
+    assert mllaunch("doctor", "--node", "node1").rc == 0
 
 
 def test_an_ssh_configuration_in_the_repository_serves_from_every_folder_and_later(

@@ -226,6 +226,25 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
         Queue(str(tmp_path / "link"))
 
 
+def test_a_folder_in_which_no_ticket_can_be_made_is_named_with_its_remedy(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(str(node.directory))
+    queue.try_out()
+    assert list(node.directory.iterdir()) == []
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied", "unborn-1-0")
+
+    monkeypatch.setattr(leases.os, "open", refuse)
+    where = f"can't make a file in the folder of GPU leases '{node.directory}'"
+    with pytest.raises(LeaseError) as tried:
+        queue.try_out()
+    with pytest.raises(LeaseError) as entered:
+        queue.enter({"run": "a", "run_id": "a", "attempt": 1}, 1)
+    assert str(tried.value) == str(entered.value) == f"{where}: Permission denied; its mode must be 1777"
+
+
 def test_the_mode_of_a_folder_that_was_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir(mode=0o700)
     Queue(str(tmp_path / "mine"))

@@ -199,6 +199,26 @@ def test_a_python_that_fails_is_told_with_its_last_words(shell: Shell, agent: Ar
     assert (error.code, error.evidence) == ("agent_start", ("two", "three", "four"))
 
 
+def test_what_a_login_shell_that_runs_nothing_says_is_told_with_a_remedy(
+    shell: Shell, agent: Archive
+) -> None:
+    shell.install("python3", "echo This account is currently not available.; exit 1")
+    error = shell.refusal(agent)
+    assert (error.code, error.evidence) == ("agent_start", ("This account is currently not available.",))
+    assert (
+        error.hint is not None and "login shell" in error.hint and "ssh alpha python3 --version" in error.hint
+    )
+
+
+def test_a_program_that_is_no_python_is_told_with_what_it_says_or_that_it_says_nothing(
+    shell: Shell, agent: Archive
+) -> None:
+    error = shell.refusal(agent, "/bin/cat")
+    assert "cat: " in error.evidence[0] and "name: alpha, python: " in (error.hint or "")
+    silent = shell.refusal(agent, "/bin/false")
+    assert silent.evidence == ("its login shell, or /bin/false, ended with exit status 1 and said nothing",)
+
+
 def test_what_ssh_itself_complains_of_is_a_node_that_cannot_be_reached(shell: Shell, agent: Archive) -> None:
     shell.install("python3", "echo 'ssh: connect to host alpha port 22: Connection refused' >&2; exit 255")
     error = shell.refusal(agent)
@@ -218,6 +238,7 @@ def test_a_folder_that_cannot_be_made_is_named(shell: Shell, agent: Archive) -> 
     error = shell.refusal(agent)
     assert error.code == "node_folder"
     assert str(shell.home / ".local") in error.message
+    assert error.hint is not None and "XDG_DATA_HOME" in error.hint
 
 
 def test_an_agent_that_dies_is_unreachable_and_of_no_more_use(shell: Shell, agent: Archive) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import zlib
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.errors import InternalError, MllaunchError, NotFound
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Calls", "begin"]
 
+_EVIDENCE = 3  # lines
 _OF_SSH = 255  # exit status: ssh(1), "or with 255 if an error occurred"
 _MARK = "mllaunch-agent"  # what a login shell prints before it is not ours
 
@@ -151,10 +154,13 @@ def begin(link: Link, address: Address, archive: Archive) -> Calls:
     text = _BEGIN.format(mark=_MARK, digest=archive.digest, node=address.name)
     try:
         pipe = program.start(link, address.python, text, "serve", archive.digest)
+        before: deque[bytes] = deque(maxlen=_EVIDENCE)
         line = pipe.stdout.readline()
         while line and not line.endswith(_MARK.encode() + b"\n"):
+            before.append(line)
             line = pipe.stdout.readline()
         if line:
+            before.clear()  # a login shell that works greets whom it likes
             line = pipe.stdout.readline()
         if line == b"send\n":
             data = zlib.compress(archive.content)
@@ -165,11 +171,14 @@ def begin(link: Link, address: Address, archive: Archive) -> Calls:
         raise transport.unreachable(address, error) from error
     if line == b"ready\n":
         return Calls(address, pipe)
-    raise _problem(address, address.python or "python3", pipe, line.decode(errors="replace").strip())
+    printed = [text.decode(errors="replace").strip() for text in before]
+    raise _problem(address, pipe, line.decode(errors="replace").strip(), printed)
 
 
-def _problem(address: Address, python: str, pipe: Pipe, said: str) -> MllaunchError:
+def _problem(address: Address, pipe: Pipe, said: str, printed: Sequence[str]) -> MllaunchError:
+    """said: by our program. printed: the last lines of whatever ran in its place."""
     word, _, rest = said.partition(" ")
+    python = address.python or "python3"
     hint = f"nodes: [{{name: {address.name}, python: /PATH/TO/python3}}]   in mllaunch.yaml"
     if word == "old_python":
         version, _, place = rest.partition(" ")
@@ -177,7 +186,11 @@ def _problem(address: Address, python: str, pipe: Pipe, said: str) -> MllaunchEr
             "old_python", f"{address.name} has Python {version} ({place}); 3.8 or newer is needed", hint=hint
         )
     if word == "refused":
-        return MllaunchError("node_folder", f"{address.name}: {rest}")
+        return MllaunchError(
+            "node_folder",
+            f"{address.name}: {rest}",
+            hint="the account's home there must exist, be writable and have room; XDG_DATA_HOME names another folder",
+        )
     if word == "damaged":
         return MllaunchError("damaged", f"{address.name}: the agent was damaged on its way", hint="try again")
     status, complaint = pipe.complaint()
@@ -188,12 +201,14 @@ def _problem(address: Address, python: str, pipe: Pipe, said: str) -> MllaunchEr
             evidence=tuple(complaint.splitlines()[-2:]),
             hint=hint,
         )
-    evidence = tuple(complaint.splitlines()[-3:])
+    evidence = tuple([*filter(None, printed), *complaint.splitlines()][-_EVIDENCE:])
     if status == _OF_SSH and evidence:
         return transport.unreachable(address, ConnectionError(evidence[-1]))
     return MllaunchError(
         "agent_start",
         f"no agent could be started on {address.name}",
-        evidence=evidence,
-        hint=f"mllaunch doctor --node {address.name}",
+        evidence=evidence
+        or (f"its login shell, or {python}, ended with exit status {status} and said nothing",),
+        hint=f"the account needs a login shell that runs commands, and a Python: does this work? "
+        f"ssh {address.shown} {python} --version; if that is not a Python, name one: {hint}",
     )
