@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+from mllaunch.domain.sizes import shown as bytes
+
+__all__ = ["ago", "between", "bytes", "duration", "seconds_between", "when"]
 
 
 def when(at: str | None, now: str, *, terminal: bool) -> str:
@@ -61,22 +63,6 @@ def between(start: str | None, end: str | None) -> str:
         return f" after {duration((_parsed(end) - _parsed(start)).total_seconds())}" if start and end else ""
     except (ValueError, TypeError):
         return ""
-
-
-def bytes(count: int | None) -> str:
-    """``17 B``, ``1.2 GiB``; ``-`` if it is not known."""
-    if count is None:
-        return "-"
-    if count < 1024:
-        return f"{count} B"
-    size = count / 1024
-    unit = 0
-    while (
-        size >= 1023.95 and unit < len(_UNITS) - 1
-    ):  # what would be shown as 1024.0 belongs to the next unit
-        size /= 1024
-        unit += 1
-    return f"{size:.1f} {_UNITS[unit]}"
 
 
 def _parsed(text: str) -> datetime:

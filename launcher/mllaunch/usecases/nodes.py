@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mllaunch.domain.causes import Cause, Problem, together
 from mllaunch.domain.placement import Known
 from mllaunch.errors import MllaunchError
 
@@ -61,30 +61,13 @@ def _engine(found: dict[str, Any]) -> dict[str, Any]:
     return {"version": found["version"] and found["version"].get("Version"), "problem": found["problem"]}
 
 
-class Cause(NamedTuple):
-    """What keeps nodes from being used. message, hint: in the words that concern the first of them."""
-
-    names: list[str]
-    message: str
-    hint: str | None
-
-
 def causes(entries: Sequence[dict[str, Any]]) -> list[Cause]:
-    """Each cause once, in the order of the nodes: those whose messages differ in their own names alone share one."""
-    found: dict[str, Cause] = {}
-    for entry in entries:
-        if entry["problem"] is not None:
-            message = entry["problem"]["message"]
-            new = Cause([], message, entry["problem"]["hint"])
-            found.setdefault(_without_names(entry, message), new).names.append(entry["name"])
-    return list(found.values())
-
-
-def _without_names(entry: dict[str, Any], message: str) -> str:
-    either = "|".join(
-        re.escape(word) for word in sorted((entry["name"], entry["host"]), key=len, reverse=True)
+    """What keeps nodes from being used, each cause once, in the order of the nodes."""
+    return together(
+        Problem(entry["name"], entry["host"], entry["problem"]["message"], entry["problem"]["hint"])
+        for entry in entries
+        if entry["problem"] is not None
     )
-    return re.sub(rf"(?<![\w.-])(?:{either})(?![\w-]|\.\w)", "", message)
 
 
 def _gpu(gpu: dict[str, Any], offer: dict[str, Any]) -> dict[str, Any]:

@@ -69,13 +69,27 @@ def test_more_gpus_than_any_node_has_are_refused(nodes: Nodes, mllaunch: Mllaunc
     done = mllaunch("submit", "--gpus", "5", "train.py")
     assert done.rc == 2
     assert "error[placement]: 1 node with 5 GPUs: 0 of 3 can serve" in done.stderr
-    assert "node2: it has 4 GPUs" in done.stderr
+    assert "node1: it has 4 GPUs; likewise node2, node3\n" in done.stderr
 
 
 def test_a_node_that_is_not_configured_is_named(nodes: Nodes, mllaunch: Mllaunch) -> None:
     done = mllaunch("submit", "--node", "gpu99", "train.py")
     assert done.rc == 3
     assert "there is no node gpu99; the configuration has node1, node2, node3" in done.stderr
+    done = mllaunch("submit", "--node", "nod1", "train.py")
+    assert "hint: did you mean node1? " in done.stderr
+
+
+def test_nodes_that_cannot_be_had_are_refused_in_the_words_that_were_typed(
+    nodes: Nodes, mllaunch: Mllaunch
+) -> None:
+    for words, said in (
+        (("--nodes", "5"), "5 nodes are wanted, and the configuration has 3"),
+        (("--nodes", "3", "--node", "node1"), "--nodes 3, but --node names 1 node\n"),
+        (("--node", "node1", "--node", "node1"), "--node node1: it is named twice"),
+    ):
+        done = mllaunch("submit", *words, "train.py")
+        assert done.rc == 2 and said in done.stderr
 
 
 def test_a_silent_node_that_is_needed_is_named(nodes: Nodes, mllaunch: Mllaunch) -> None:
@@ -83,7 +97,7 @@ def test_a_silent_node_that_is_needed_is_named(nodes: Nodes, mllaunch: Mllaunch)
     done = mllaunch("submit", "--nodes", "3", "train.py")
     assert done.rc == 1
     assert "error[unreachable]: 3 nodes with anything: 2 of 3 can serve, and 1 cannot be asked" in done.stderr
-    assert "node2 cannot be reached" in done.stderr
+    assert "\n  node2 cannot be reached" in done.stderr
     assert mllaunch("run", "--nodes", "2", "train.py").rc == 0  # the others serve
 
 

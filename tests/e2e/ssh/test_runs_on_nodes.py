@@ -183,7 +183,7 @@ def test_a_group_or_a_label_stands_for_its_nodes(nodes: Nodes, repo: Repo, mllau
     both = mllaunch("run", "--node", "spare", "--nodes", "2", "train.py")
     assert both.rc == 0 and "on node2 in" in both.stdout and "on node3 in" in both.stdout
     done = mllaunch("run", "--node", "lab", "--nodes", "3", "train.py")
-    assert done.rc == 2 and "error[placement]: 3 nodes with anything: 2 of 2 can serve" in done.stderr
+    assert done.rc == 2 and "error[placement]: 3 nodes are wanted, and --node means 2" in done.stderr
     shown = mllaunch("nodes", "lab", check=True).stdout
     assert [line.split()[:3] for line in shown.splitlines()] == [
         ["NODE", "STATE", "GROUPS"],

@@ -6,7 +6,7 @@ import pytest
 
 from mllaunch.config.values import NodeAddress
 from mllaunch.domain.job import Resources
-from mllaunch.domain.placement import Offer, Wish, choose, meant, wish
+from mllaunch.domain.placement import Offer, Wish, check_count, choose, meant, wish
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 
 SILENT = Offer("silent", problem="silent cannot be reached: it does not answer")
@@ -29,11 +29,27 @@ def test_named_nodes_are_taken_in_their_order_whatever_there_is_to_do() -> None:
     assert choose(Resources(gpus=1), offers[:1], named=True) == ["busy"]
 
 
-@pytest.mark.parametrize("nodes", [1, 3])
-def test_a_number_of_nodes_that_is_not_that_of_the_named_ones_is_refused(nodes: int) -> None:
-    error = refusal(Resources(nodes=nodes), offer("a"), offer("b"), named=True)
-    assert isinstance(error, UsageError)
-    assert (error.code, error.message) == ("nodes", f"--nodes {nodes}, but 2 nodes are named by --node")
+@pytest.mark.parametrize(
+    ("count", "wanted", "code", "message"),
+    [
+        (1, Wish(("a", "b"), exactly=True), "nodes", "--nodes 1, but --node names 2 nodes"),
+        (3, Wish(("a",), exactly=True), "nodes", "--nodes 3, but --node names 1 node"),
+        (5, Wish(), "placement", "5 nodes are wanted, and the configuration has 3"),
+        (3, Wish(("a", "b")), "placement", "3 nodes are wanted, and --node means 2"),
+    ],
+)
+def test_a_number_of_nodes_that_cannot_be_had_is_refused_without_asking_any(
+    count: int, wanted: Wish, code: str, message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_count(count, wanted, 3)
+    assert (caught.value.code, caught.value.message) == (code, message)
+
+
+def test_a_number_of_nodes_that_may_be_had_is_not_refused() -> None:
+    check_count(3, Wish(), 3)
+    check_count(1, Wish(("a", "b")), 3)
+    check_count(2, Wish(("a", "b"), exactly=True), 3)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -58,8 +74,8 @@ def test_only_the_nodes_that_lack_something_are_named() -> None:
         (Resources(cpus=65), "1 node with 65 CPUs: 0 of 1 can serve", "a: it has 64 CPUs"),
         (
             Resources(gpus=1, memory_bytes=1 << 40),
-            "1 node with 1 GPU, 1099511627776 bytes of memory: 0 of 1 can serve",
-            "a: it has 549755813888 bytes of memory",
+            "1 node with 1 GPU, 1.0 TiB of memory: 0 of 1 can serve",
+            "a: it has 512.0 GiB of memory",
         ),
     ],
 )
@@ -88,7 +104,19 @@ def test_where_a_node_that_cannot_be_asked_would_be_needed_it_is_named(
     error = refusal(wanted, *offers, named=named)
     assert isinstance(error, Unreachable)
     assert error.message.endswith("and 1 cannot be asked")
-    assert "silent: silent cannot be reached: it does not answer" in error.evidence
+    assert "silent cannot be reached: it does not answer" in error.evidence
+
+
+def test_what_many_nodes_lack_is_told_once() -> None:
+    silent = [
+        Offer(f"n{n}", host=f"10.0.0.{n}", problem=f"n{n} (10.0.0.{n}) cannot be reached: it does not answer")
+        for n in range(1, 98)
+    ]
+    error = refusal(Resources(gpus=8, nodes=3), *silent, offer("x", gpus=1), offer("y", gpus=1))
+    assert error.evidence == (
+        "n1 (10.0.0.1) cannot be reached: it does not answer; likewise n2, n3, n4 and 93 more",
+        "x: it has 1 GPU; likewise y",
+    )
 
 
 def test_what_would_not_do_even_with_the_silent_ones_is_a_mistake_of_the_user() -> None:
@@ -167,8 +195,25 @@ def test_a_word_that_means_nothing_is_named_with_what_there_is(word: str) -> Non
     with pytest.raises(NotFound) as caught:
         meant(word, NODES)
     assert caught.value.message == (
-        f"there is no node {word}; the configuration has a, b, c, and the groups lab, old"
+        f"there is no node {word or 'without a name'}; the configuration has a, b, c, the groups lab, old, "
+        "the labels gpu=a100, gpu=h100, rack=3"
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("nod1", "node1"), ("gpu=a200", "gpu=a100"), ("labs", "lab"), ("what", None)]
+)
+def test_what_was_nearly_a_name_is_asked_for(word: str, near: str | None) -> None:
+    nodes = (NodeAddress("node1", groups=("lab",), labels=(("gpu", "a100"),)),)
+    with pytest.raises(NotFound) as caught:
+        meant(word, nodes)
+    assert caught.value.hint == (f"did you mean {near}? " if near else "") + "mllaunch nodes"
+
+
+def test_of_many_nodes_some_are_listed() -> None:
+    with pytest.raises(NotFound) as caught:
+        meant("x", [NodeAddress(f"n{number}") for number in range(100)])
+    assert caught.value.message.endswith("n18, n19 and 80 more")
 
 
 def test_named_nodes_are_all_meant_and_in_their_order_but_any_of_a_group() -> None:
@@ -176,6 +221,13 @@ def test_named_nodes_are_all_meant_and_in_their_order_but_any_of_a_group() -> No
     assert wish(("c", "a"), NODES) == Wish(("c", "a"), exactly=True)
     assert wish(("lab",), NODES) == Wish(("a", "b"), exactly=False)
     assert wish(("rack=3", "old"), NODES) == Wish(("a", "b"), exactly=False)
+
+
+def test_a_node_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        wish(("a", "c", "a"), NODES)
+    assert caught.value.message == "--node a: it is named twice"
+    assert wish(("lab", "lab"), NODES) == Wish(("a", "b"), exactly=False)
 
 
 def test_nodes_and_groups_are_not_asked_for_together() -> None:

@@ -26,9 +26,6 @@ _GROUPS = _HEADERS.index("GROUPS")
 _CLOCK_S = 1.0  # a difference that is worth a word
 
 
-_LIKEWISE = 3  # nodes that are named where a cause is that of many; the table shows all
-
-
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME|GROUP|LABEL=VALUE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -100,9 +97,6 @@ def _say_problems(entries: list[dict[str, Any]]) -> None:
     from mllaunch.usecases.nodes import causes
 
     for cause in causes(entries):
-        others, more = cause.names[1 : 1 + _LIKEWISE], len(cause.names) - 1 - _LIKEWISE
-        words = f"; likewise {', '.join(others)}" if others else ""
-        words += f" and {more} more" if more > 0 else ""
-        sys.stderr.write(f"{escape(cause.message + words)}\n")
+        sys.stderr.write(f"{escape(cause.words)}\n")
         if cause.hint:
             sys.stderr.write(f"  hint: {escape(cause.hint)}\n")

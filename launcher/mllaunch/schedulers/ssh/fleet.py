@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from mllaunch.errors import MllaunchError, NotFound
+from mllaunch.domain.placement import unknown
+from mllaunch.errors import MllaunchError
 from mllaunch.schedulers.ssh import calls, transport
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.door import Door
@@ -46,10 +47,7 @@ class Fleet:
         """NotFound if no node of the configuration has this name."""
         found = self._addresses.get(name)
         if found is None:
-            have = ", ".join(self._addresses) or "none"
-            raise NotFound(
-                "node", f"there is no node {name}; the configuration has {have}", hint="mllaunch nodes"
-            )
+            raise unknown(name, self.names)
         return found
 
     def calls(self, address: Address) -> Calls:

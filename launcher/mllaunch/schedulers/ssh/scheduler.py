@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from mllaunch.domain.placement import Offer, Wish, choose
+from mllaunch.domain.placement import Offer, Wish, check_count, choose
 from mllaunch.errors import MllaunchError, NotFound, Unreachable, UsageError
 from mllaunch.ports import AttemptRef, NodeFiles, Way
 from mllaunch.schedulers.ssh import checkpoints, code, openssh
@@ -75,6 +75,7 @@ class SshScheduler:
             raise UsageError(
                 "nodes", "the ssh backend has no nodes", hint="nodes: [{name: gpu01}]   in mllaunch.yaml"
             )
+        check_count(resources.nodes, self._wish, len(names))
         addresses = [self._fleet.address(name) for name in names]
 
         def ask(calls: Calls) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class SshScheduler:
         answers = self._fleet.each(addresses, ask)
         if len(answers) == 1:
             raise_first(answers)
-        offers = [_offer(name, answer, runtime == DOCKER) for name, answer in answers.items()]
+        offers = [_offer(address, answers[address.name], runtime == DOCKER) for address in addresses]
         chosen = choose(resources, offers, named=self._wish.exactly, preferred=self._wish.preferred)
         engines = {name: cast("dict[str, Any]", answers[name])["engine"] for name in chosen}
         nodes = [self._fleet.address(name) for name in chosen]
@@ -317,9 +318,10 @@ class SshScheduler:
         return [address.name for address in self._nodes(attempt)]
 
 
-def _offer(name: str, answer: Any, in_container: bool) -> Offer:
+def _offer(address: Address, answer: Any, in_container: bool) -> Offer:
+    name = address.name
     if isinstance(answer, MllaunchError):
-        return Offer(name, problem=answer.message)
+        return Offer(name, problem=answer.message, host=address.host)
     if in_container and answer["engine"]["version"] is None:
         return Offer(name, lack=f"no container engine: {answer['engine']['problem']}")
     return Offer(
