@@ -79,7 +79,7 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     what = Launchable(job, snapshot, config, choice, python, edge, checkpoint, bring)
     run = make_run(app, what, asked["name"])._replace(id=run_id, params=params)
     if not asked["as_json"]:
-        _say(edge, passed, document)
+        _say(edge, passed, document, rules.resized(parent, resources))
     return launch(app, what, run, asked)
 
 
@@ -301,7 +301,7 @@ def _runtime(app: App, parent: Run) -> Choice:
     return choice._replace(why=f"as in {parent.name}")
 
 
-def _say(edge: Parent, passed: list[str], document: dict[str, Any]) -> None:
+def _say(edge: Parent, passed: list[str], document: dict[str, Any], resized: str | None) -> None:
     """What it starts from, and in what it is not the parent, before it starts."""
     from mllaunch.cli import terminal
     from mllaunch.domain.render import escape
@@ -315,6 +315,8 @@ def _say(edge: Parent, passed: list[str], document: dict[str, Any]) -> None:
     line(" ", "", f"{edge.path}, sha256:{edge.sha256[:12]}, verified")
     for text in passed:
         line("-", "", f"passed over {text}")
+    if resized is not None:
+        line("!", "tasks", resized)
     for path in dict.fromkeys(c["path"] for c in document["code"]["changes"] if c["in_use"] == "yes"):
         line(
             "!",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from mllaunch.domain.job import JobSpec
+from mllaunch.domain.job import JobSpec, Resources
 from mllaunch.domain.lineage import RESUME, WEIGHTS
 from mllaunch.domain.params import from_args
 from mllaunch.domain.run import Parent, Run, RunStatus
@@ -31,6 +31,7 @@ __all__ = [
     "name_of",
     "params_of",
     "parent_of",
+    "resized",
 ]
 
 _LISTED = 20
@@ -256,6 +257,19 @@ def differences(
     before, after = dict(run.params), dict(params)
     names = [name for name in dict.fromkeys([*before, *after]) if name not in left_out]
     return tuple((n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n))
+
+
+def resized(run: Run, resources: Resources) -> str | None:
+    """In words, that there are other tasks than the parent had; None if there are as many on as many nodes."""
+    before = run.spec.resources
+    if (before.nodes, before.world_size) == (resources.nodes, resources.world_size):
+        return None
+    return f"{_tasks(resources)}; {run.name} had {_tasks(before)}"
+
+
+def _tasks(resources: Resources) -> str:
+    tasks, nodes = resources.world_size, resources.nodes
+    return f"{tasks} task{'s' if tasks != 1 else ''} on {nodes} node{'s' if nodes != 1 else ''}"
 
 
 def parent_of(

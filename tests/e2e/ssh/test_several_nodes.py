@@ -117,3 +117,16 @@ def test_a_dry_run_says_where_it_would_go_and_sends_nothing(
     document = mllaunch("submit", "--dry-run", "--json", "--nodes", "2", "train.py").document
     assert [place["ranks"] for place in document["placement"]] == [[0], [1]]
     assert mllaunch("ps", "--json").document == []
+
+
+def test_a_run_that_is_resumed_on_fewer_nodes_says_so(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
+    writing = """
+    import os
+    with open(os.environ["MLLAUNCH_OUTPUT_DIR"] + "/model.pt", "wb") as file:
+        file.write(b"weights" * 1000000)
+    """
+    run = mllaunch("run", "--nodes", "2", repo.script(writing), check=True).run_name
+    same = mllaunch("resume", run, "--wait", check=True)
+    assert " tasks " not in same.stderr
+    fewer = mllaunch("resume", run, "--node", "node3", "--wait", check=True)
+    assert f"! tasks  1 task on 1 node; {run} had 2 tasks on 2 nodes\n" in fewer.stderr

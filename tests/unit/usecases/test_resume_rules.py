@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mllaunch.domain.job import Resources
 from mllaunch.domain.run import Parent, Run, RunStatus
 from mllaunch.domain.state import State
 from mllaunch.errors import MllaunchError, NotFound, UsageError
@@ -25,6 +26,7 @@ from mllaunch.usecases.resume import (
     job_of,
     params_of,
     parent_of,
+    resized,
 )
 from tests.unit.provenance.records import RUN, SPEC
 
@@ -335,3 +337,11 @@ def test_a_secret_argument_that_is_given_again_takes_the_old_ones_place() -> Non
 def test_stars_that_are_no_mask_stay() -> None:
     typed = ("*", "--glob", "**", "--num-keys", "***", "--api-key", "--verbose", "--password=")
     assert arguments(started(*typed), [], "/c", [])[0] == typed
+
+
+def test_other_tasks_than_the_parents_are_told() -> None:
+    run = RUN._replace(spec=SPEC._replace(resources=Resources(gpus=2, nodes=3, procs_per_node=0)))
+    assert resized(run, Resources(gpus=2, nodes=3, procs_per_node=2)) is None
+    assert resized(run, Resources(nodes=1, procs_per_node=0)) == (
+        f"1 task on 1 node; {run.name} had 6 tasks on 3 nodes"
+    )
