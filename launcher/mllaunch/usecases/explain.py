@@ -43,6 +43,11 @@ def uncommitted(tail: str, run: Run, work: str, exists: Callable[[str], bool]) -
     if missing:
         relative = os.path.relpath(missing, work) if os.path.isabs(missing) and work else missing
         if not os.path.isabs(relative) and exists(os.path.join(here, relative)):
+            data = _data_with(os.path.normpath(os.path.join(here, relative)), run)
+            if data is not None:
+                return [
+                    f"{relative} is here, but was not where the run was: its data must lie there at {data}"
+                ]
             top = _top(relative, here, exists)
             what = f"{relative} is in your working tree but not in the commit"
             return [f"{what}; commit it, or give it to the run with --data {top}"]
@@ -52,6 +57,12 @@ def uncommitted(tail: str, run: Run, work: str, exists: Callable[[str], bool]) -
                 f"{candidate} is in your working tree but not in the commit: git add {candidate} && git commit"
             ]
     return []
+
+
+def _data_with(path: str, run: Run) -> str | None:
+    """Which data of the run a file belongs to, by their absolute path; None if to none."""
+    places = [os.path.join(run.snapshot.repository, data) for data in run.spec.data]
+    return next((place for place in places if path == place or path.startswith(place + os.sep)), None)
 
 
 def _top(path: str, here: str, exists: Callable[[str], bool]) -> str:

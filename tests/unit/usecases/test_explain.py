@@ -11,8 +11,8 @@ SNAPSHOT = Snapshot("c" * 40, "t" * 40, "c" * 40, False, (), "main", "/repo", "/
 WORK = "/home/runs/1/work"
 
 
-def run(workdir: str = "") -> Run:
-    job = JobSpec(("python", "train.py"), "train.py", (), workdir, Resources(), "digits")
+def run(workdir: str = "", data: tuple[str, ...] = ()) -> Run:
+    job = JobSpec(("python", "train.py"), "train.py", (), workdir, Resources(), "digits", data=data)
     return Run("id", "name", job, SNAPSHOT, (), "2026-01-01T00:00:00Z", "ann", "here")
 
 
@@ -35,6 +35,17 @@ def test_a_missing_file_that_lies_in_the_working_tree_is_explained(
     there = {here, f"{here}/x.csv"}
     (hint,) = uncommitted(no_file(path), run(workdir), WORK, there.__contains__)
     assert "x.csv is in your working tree but not in the commit" in hint and hint.endswith(f"--data {data}")
+
+
+@pytest.mark.parametrize(("path", "workdir"), [("data/train/x.csv", ""), ("../data/train/x.csv", "sub")])
+def test_a_missing_file_of_data_that_the_run_was_given_is_not_to_be_given_again(
+    path: str, workdir: str
+) -> None:
+    given = run(workdir, data=("data/tr", "data/train"))
+    (hint,) = uncommitted(no_file(path), given, WORK, lambda path: True)
+    assert (
+        hint == f"{path} is here, but was not where the run was: its data must lie there at /repo/data/train"
+    )
 
 
 def test_a_module_that_was_never_added_is_explained() -> None:
