@@ -93,7 +93,7 @@ def _document(row: Any) -> dict[str, Any]:
         "attempt": status.attempt,
         "waiting": status.waiting,
         "mixed_code": status.mixed,
-        "unreachable": [{"node": silence.node, "since": silence.since} for silence in status.unreachable],
+        "unreachable": status.shown_unreachable,
         "seal": status.shown_seal,
         "submitted_at": row.submitted_at,
         "started_at": status.started_at,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mllaunch.domain import codeuse, provenance
@@ -15,8 +16,13 @@ from mllaunch.usecases.provenance import gather
 SCHEMA = "mllaunch.show/1"
 
 
-def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict[str, Any]:
-    """What is known of a run now, shorter than its provenance. Keys may be added, never renamed."""
+def document(
+    log: RunLog, blobs: BlobStore, run: Run, status: RunStatus, not_told: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What is known of a run now, shorter than its provenance. Keys may be added, never renamed.
+
+    not_told: the nodes that do not know yet that they are to stop.
+    """
     recorded = gather(log, blobs, run, status)
     changes = codeuse.changes(recorded.views, recorded.traced)
     newest = [(node, view) for (number, node), view in recorded.views.items() if number == status.attempt]
@@ -28,6 +34,7 @@ def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict
         "schema": SCHEMA,
         "run": provenance.run_part(recorded),
         "waiting": status.waiting,
+        "unreachable": status.shown_unreachable,
         "command": provenance.command_part(run),
         "code": provenance.code_part(recorded, changes),
         "image": run.image and {"reference": run.image.reference, "digest": run.image.digest},
@@ -41,6 +48,7 @@ def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict
         "max_retries": run.spec.max_retries,
         "timeout_s": run.spec.timeout_s,
         "stops": [stop for _, view in newest for stop in view["stops"]],
+        "not_told": list(not_told),
         "parent": run.parent and run.parent._asdict(),
         "warnings": warnings(run, status, recorded.views, changes),
         "hints": hints(blobs, log, run, status),

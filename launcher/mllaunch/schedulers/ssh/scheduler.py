@@ -219,7 +219,11 @@ class SshScheduler:
         wanted = self._read_stop(attempt.run_id)
         if wanted is None:
             return []
-        return [name for name in self.nodes_of(attempt) if [attempt.number, name] not in wanted["told"]]
+        try:
+            nodes = self.nodes_of(attempt)
+        except NotFound:
+            return []  # its submission had not come that far
+        return [name for name in nodes if [attempt.number, name] not in wanted["told"]]
 
     def outputs(
         self, attempt: AttemptRef, node: str | None = None
