@@ -71,7 +71,7 @@ class Fleet:
             yield here
 
     def each(self, addresses: Iterable[Address], act: Callable[[Calls], T]) -> dict[str, T | MllaunchError]:
-        """By name, what came of it on each node; all at once."""
+        """By name, what came of it on each node; all at once. Ctrl-C waits for none."""
         wanted = list(addresses)
         found: dict[str, T | MllaunchError] = {}
         failed: list[BaseException] = []
@@ -84,14 +84,15 @@ class Fleet:
             except BaseException as error:  # noqa: BLE001  raised again where it is waited for
                 failed.append(error)
 
-        # Not a pool, whose threads would have to end before this process can: Ctrl-C waits for no node.
-        threads = [threading.Thread(target=one, args=(address,), daemon=True) for address in wanted[1:]]
-        for thread in threads:
-            thread.start()
-        for address in wanted[:1]:
-            one(address)
-        for thread in threads:
-            thread.join()
+        if len(wanted) == 1:
+            one(wanted[0])
+        else:
+            # Not a pool, whose threads would have to end before this process can.
+            threads = [threading.Thread(target=one, args=(address,), daemon=True) for address in wanted]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         if failed:
             raise failed[0]
         return {address.name: found[address.name] for address in wanted}
