@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mllaunch.errors import MllaunchError, NotFound
 from mllaunch.schedulers.ssh import calls, transport
-from mllaunch.schedulers.ssh.calls import Calls
+from mllaunch.schedulers.ssh.calls import Answered, Calls, nobody
 from mllaunch.schedulers.ssh.door import Door
 from mllaunch.schedulers.ssh.links import Link
 from mllaunch.schedulers.ssh.transport import Address
@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 
 class Fleet:
-    def __init__(self, addresses: Sequence[Address]) -> None:
+    """answered: is told the name of each node that answers, each time."""
+
+    def __init__(self, addresses: Sequence[Address], answered: Answered = nobody) -> None:
+        self._answered = answered
         self._addresses = {address.name: address for address in addresses}
         self._lock = threading.Lock()
         self._ways: dict[Address, _Way] = {}
@@ -56,7 +59,7 @@ class Fleet:
         """Raises MllaunchError if the node cannot be reached, or has no agent."""
         with self._lock:
             if address not in self._doors:
-                self._ways[address] = _Way(address, lambda: self._archive)
+                self._ways[address] = _Way(address, lambda: self._archive, self._answered)
                 self._doors[address] = Door(self._ways[address].enter)
             door = self._doors[address]
         return door.open()
@@ -101,9 +104,10 @@ class Fleet:
 class _Way:
     """The connection to one node, and an agent that answers over it."""
 
-    def __init__(self, address: Address, archive: Callable[[], Archive]) -> None:
+    def __init__(self, address: Address, archive: Callable[[], Archive], answered: Answered) -> None:
         self._address = address
         self._archive = archive
+        self._answered = answered
         self._link: Link | None = None
 
     @property
@@ -115,7 +119,7 @@ class _Way:
     def enter(self) -> Calls:
         if self._link is None or not self._link.is_open:
             self._link = transport.connect(self._address)
-        return calls.begin(self._link, self._address, self._archive())
+        return calls.begin(self._link, self._address, self._archive(), self._answered)
 
 
 def raise_first(answers: Mapping[str, object]) -> None:
