@@ -63,27 +63,18 @@ def exit_code(status: RunStatus) -> int:
 
 def say_end(app: App, run: Run, status: RunStatus) -> None:
     """One line on stderr about how the run ended, and what may help."""
+    from mllaunch.cli import ending
     from mllaunch.usecases.explain import hints
 
-    took = _took(status.started_at, status.ended_at)
-    if status.state.value == "succeeded":
-        mark = terminal.green("✓", sys.stderr)
-        sys.stderr.write(f"{mark} {run.name} succeeded{took}\n")
+    tasks = run.spec.resources.world_size
+    said = ending.words(status.state.value, status.reason, tasks, status.started_at, status.ended_at)
+    succeeded = status.state is State.SUCCEEDED
+    mark = terminal.green("✓", sys.stderr) if succeeded else terminal.red("✗", sys.stderr)
+    sys.stderr.write(f"{mark} {run.name} {escape(said)}\n")
+    if succeeded:
         return
-    why = f": {escape(status.reason.message)}" if status.reason else ""
-    where = ""
-    if status.reason and status.reason.rank is not None and run.spec.resources.world_size > 1:
-        where = f" (rank {status.reason.rank} on {escape(status.reason.node or '?')})"
-    sys.stderr.write(f"{terminal.red('✗', sys.stderr)} {run.name} {status.state.value}{why}{where}{took}\n")
     for hint in hints(app.blobs, app.log, run, status):
         sys.stderr.write(f"hint: {escape(hint)}\n")
-
-
-def _took(started_at: str | None, ended_at: str | None) -> str:
-    from mllaunch.cli import times
-
-    seconds = times.seconds_between(started_at, ended_at)
-    return "" if seconds is None else f" after {times.duration(seconds)}"
 
 
 class Silences:

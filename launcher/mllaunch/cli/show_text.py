@@ -39,7 +39,7 @@ def render(document: dict[str, Any], now: str, stream: IO[Any] | None) -> str:
         count = document["outputs"]["files"]
         size = times.bytes(document["outputs"]["size_bytes"])
         sheet.row("wrote", f"{count} file{'s' if count != 1 else ''}, {size}   mllaunch files {run['name']}")
-    parts.attempts(sheet, document["attempts"], now)
+    parts.attempts(sheet, document["attempts"], run["tasks"], now)
     sheet.row("warnings", *document["warnings"], paint=lambda text: sheet.styled(terminal.yellow, text))
     if document["not_captured"]:
         count = len(document["not_captured"])

@@ -74,7 +74,11 @@ def _unfinished(run: Run, status: RunStatus, views: Views) -> Iterator[tuple[str
         why = "its record is not sealed yet" if status.state.is_final else f"the run is {status.state.value}"
         yield "outputs, usage, seal: what is stated at the end", why
     elif status.shown_seal == "unsealed" or not views:
-        lost = status.reason.message if status.reason else "the node can say nothing more"
+        lost = (
+            status.reason.words(run.spec.resources.world_size)
+            if status.reason
+            else "the node can say nothing more"
+        )
         yield "seal: whether the record is complete", f"it was never sealed: {lost}"
 
 

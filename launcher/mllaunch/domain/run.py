@@ -106,7 +106,7 @@ class RunStatus(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """One line of a listing of runs."""
+    """One line of a listing of runs. why: it is in its state, in words."""
 
     id: str
     name: str
@@ -116,3 +116,4 @@ class RunRow(NamedTuple):
     submitted_at: str
     tags: tuple[str, ...]
     note: str | None
+    why: str | None

@@ -36,7 +36,7 @@ def test_show_says_which_nodes_do_not_answer_and_which_do_not_know_of_a_stop(
     nodes[2].cut()
     [silence] = until(lambda: mllaunch.row(run)["unreachable"], "it to be noticed", 60)
     [entry] = mllaunch("nodes", "node2", "--json", check=True).document
-    assert (entry["state"], bool(entry["last_seen"])) == ("unreachable", True)  # no `nodes` before has seen it
+    assert entry["state"] == "unreachable" and entry["last_seen"]  # no `nodes` before has seen it
     mllaunch("stop", run, check=True)
     shown = mllaunch("show", run, check=True).stdout
     assert f"  unreachable   node2 since {silence['since']}\n" in shown
