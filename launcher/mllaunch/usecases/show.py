@@ -47,7 +47,7 @@ def document(
         "attempts": provenance.attempts_part(run, status, recorded.views),
         "max_retries": run.spec.max_retries,
         "timeout_s": run.spec.timeout_s,
-        "stops": [stop for _, view in newest for stop in view["stops"]],
+        "stops": stops([view for _, view in newest]),
         "not_told": list(not_told),
         "parent": run.parent and run.parent._asdict(),
         "warnings": warnings(run, status, recorded.views, changes),
@@ -55,6 +55,20 @@ def document(
         "not_captured": missing,
         "seal": provenance.seal_part(recorded),
     }
+
+
+def stops(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was asked for, in order of time: each request once, with when the first node heard of it."""
+    requests: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for view in views:
+        heard: dict[tuple[Any, ...], int] = {}
+        for stop in view["stops"]:
+            kind = (stop["by"], stop["now"])
+            heard[kind] = heard.get(kind, 0) + 1
+            request = (*kind, heard[kind])
+            if stop["at"] < requests.setdefault(request, stop)["at"]:
+                requests[request] = stop
+    return sorted(requests.values(), key=lambda stop: str(stop["at"]))
 
 
 def _place(node: str, view: dict[str, Any]) -> dict[str, Any]:
