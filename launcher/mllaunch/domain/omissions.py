@@ -110,7 +110,11 @@ def _missing(run: Run, view: dict[str, Any]) -> Iterator[tuple[str, str]]:
             )
     used = of_node(0, "", view)
     unknown = [f"usage.{name}" for name in AMOUNTS if used[name] is None]
-    unknown += ["usage.gpu"] if view["gpus"] and used["gpu"] is None else []
+    if view["gpus"] and used["gpu"] is None:
+        if view["usage"]:
+            yield "usage.gpu: what the GPUs did", "no sample of them gave a value"
+        else:
+            unknown.append("usage.gpu")
     if unknown and "usage" not in said:
         yield f"{', '.join(unknown)}: resources that were used", "the tasks ended before they were sampled"
     if "trace" not in view["seal"]["streams"] and not any(what.startswith("code,") for what in said):
