@@ -150,7 +150,7 @@ def _failure(record: ExitRecord, node: str, oom: bool) -> Dict[str, Any]:
         text = "killed by %s" % signal_name(record["signal"])
         return _reason("signal", text, "user", node, rank, retryable=True)
     if record["exit_code"] is None:
-        text = "ended while nobody could watch; its exit code is unknown"
+        text = "ended on %s while nobody could watch; its exit code is unknown" % node
         return _reason("unknown_exit", text, "infrastructure", node, rank, retryable=True)
     text = "exited with %d" % record["exit_code"]
     number = record["exit_code"] - 128

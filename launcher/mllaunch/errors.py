@@ -7,6 +7,7 @@
     ├── Unreachable          1    a node does not answer; what runs there goes on
     ├── NotFound             3    no such run, stream, file
     ├── NotPermitted         4    the user may not
+    ├── Interrupted        130    the user pressed Ctrl-C, and is told what became of it
     └── InternalError      125    mllaunch itself failed
 
 Any other exception that reaches the top is a defect of ours: exit code 125, traceback only with ``--debug``.
@@ -62,6 +63,15 @@ class NotFound(MllaunchError):
 
 class NotPermitted(MllaunchError):
     exit_code = 4
+
+
+class Interrupted(MllaunchError):
+    """Ctrl-C, where there is more to say of it than that. Printed as one line, its message."""
+
+    exit_code = 130
+
+    def __init__(self, message: str) -> None:
+        super().__init__("interrupted", message)
 
 
 class InternalError(MllaunchError):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mllaunch.schedulers.local import LocalScheduler
     from mllaunch.schedulers.ssh.fleet import Fleet
     from mllaunch.schedulers.ssh.scheduler import SshScheduler
+    from mllaunch.schedulers.ssh.seen import Seen
     from mllaunch.usecases.collect import Collector
     from mllaunch.usecases.doctor import Fault, NodeAnswer
     from mllaunch.usecases.images import MadeImage
@@ -148,7 +149,7 @@ class App:
         from mllaunch.schedulers.ssh.fleet import Fleet
         from mllaunch.schedulers.ssh.scheduler import SshScheduler
 
-        return SshScheduler(self.home, Fleet(()))
+        return SshScheduler(self.home, Fleet((), self.seen.note))
 
     def choose(self, backend: str, config: Config, wish: Wish, *, own_python: bool) -> Scheduler:
         """What is to start a run. wish: the nodes that the user wants. own_python: whether the interpreter that is
@@ -172,7 +173,14 @@ class App:
         addresses = [
             Address(n.name, n.host, n.user, n.port, n.python, known_hosts, ssh_config) for n in config.nodes
         ]
-        return Fleet(addresses)
+        return Fleet(addresses, self.seen.note)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """When nodes answered last."""
+        from mllaunch.schedulers.ssh.seen import Seen
+
+        return Seen(self.home, self.clock)
 
     def _file_of(self, path: str | None) -> str | None:
         """A file that the configuration names, wherever mllaunch is called from, then or later."""
@@ -182,9 +190,7 @@ class App:
         """Every node of the configuration, or those that the words mean, as `nodes --json` prints it; all are asked
         at once. NotFound, if a word means none."""
         from mllaunch.domain.placement import meant
-        from mllaunch.errors import MllaunchError
         from mllaunch.schedulers.ssh.calls import Calls
-        from mllaunch.schedulers.ssh.seen import Seen
         from mllaunch.usecases.nodes import Asked, entry
 
         def ask(calls: Calls) -> Asked:
@@ -199,15 +205,7 @@ class App:
         nodes = [node for node in config.nodes if not words or node.name in wanted]
         addresses = [fleet.address(node.name) for node in nodes]
         answers = fleet.each(addresses, ask)
-        seen = Seen(self.home)
-        now = self.clock.now()
-        entries = []
-        for node in nodes:
-            answer = answers[node.name]
-            if not isinstance(answer, MllaunchError):
-                seen.note(node.name, now)
-            entries.append(entry(node, node.host, answer, seen.last(node.name)))
-        return entries
+        return [entry(node, node.host, answers[node.name], self.seen.last(node.name)) for node in nodes]
 
     def nodes_of(self, run: Run, attempt: int) -> list[str]:
         """Where an attempt is, in the order of ranks. This machine may have had another name then."""

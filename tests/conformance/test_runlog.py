@@ -42,6 +42,18 @@ def names(log: ClosableRunLog, **query: object) -> list[str]:
     return [row.name for row in log.rows(RunQuery(**query))]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("nodes", "why"), [(1, "exited with 7"), (2, "exited with 7 (rank 0 on gpu01)")])
+def test_a_listing_says_why_and_of_several_tasks_whose_failure_it_was(
+    log: ClosableRunLog, nodes: int, why: str
+) -> None:
+    spec = SPEC._replace(resources=SPEC.resources._replace(nodes=nodes))
+    log.add(
+        make_run(1, spec=spec), RunStatus(State.FAILED, Reason("exit", "exited with 7", "user", "gpu01", 0))
+    )
+    log.add(make_run(2), SUCCEEDED)
+    assert [row.why for row in log.rows(RunQuery())] == [None, why]
+
+
 def test_what_was_added_is_read_back_by_another_connection(
     log: ClosableRunLog, kind: str, tmp_path: Path
 ) -> None:

@@ -99,7 +99,9 @@ def test_a_dry_run_and_a_pipe_without_yes_free_nothing(mllaunch: Mllaunch, writi
 
 def test_a_terminal_is_asked(mllaunch: Mllaunch, writing: Repo, terminal: Callable[..., Result]) -> None:
     run_id, _ = finished(mllaunch)
-    assert terminal("prune", "--older-than", "0s", type_after=("Free it?", "n\n")).rc == 130
+    refused = terminal("prune", "--older-than", "0s", type_after=("Free it?", "n\n"))
+    assert (refused.rc, refused.stdout.splitlines()[-1]) == (1, "nothing was freed")
+    assert terminal("prune", "--older-than", "0s", type_after=("Free it?", "\x03")).rc == 130
     assert (mllaunch.home.attempt(run_id) / "streams").is_dir()
     assert terminal("prune", "--older-than", "0s", type_after=("Free it?", "y\n")).rc == 0
     assert not (mllaunch.home.attempt(run_id) / "streams").exists()

@@ -68,3 +68,5 @@ def test_the_help_of_a_command_names_its_options(mllaunch: Mllaunch) -> None:
     shown = mllaunch("submit", "--help", check=True).stdout
     for option in ("--gpus", "--allow-dirty", "--data", "--max-retries", "--timeout", "--grace", "--dry-run"):
         assert option in shown
+    for command in ("submit", "run", "resume"):
+        assert "--node NAME|GROUP|LABEL=VALUE" in mllaunch(command, "--help", check=True).stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,3 +248,34 @@ def test_a_dry_run_in_place_promises_no_checkout(mllaunch: Mllaunch, repo: Repo)
     shown = mllaunch("submit", "--in-place", "--dry-run", "train.py", check=True).stdout
     assert "in          your working tree, uncommitted edits included, folder ." in shown
     assert "checkout" not in shown
+
+
+@pytest.mark.parametrize("options", [(), ("--max-retries", "0")])
+def test_what_ctrl_c_interrupts_on_its_way_to_the_agent_is_withdrawn(
+    mllaunch: Mllaunch, repo: Repo, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    script = repo.script("print('here')")
+    git = tmp_path / "slow" / "git"
+    git.parent.mkdir()
+    git.write_text(
+        f'#!/bin/sh\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.01; done\nexec {shutil.which("git")} "$@"\n'
+    )
+    git.chmod(0o755)
+    path = f"{git.parent}:{mllaunch.home.environ['PATH']}"
+    submitting = mllaunch.start("submit", *options, script, env={"PATH": path})
+    agent = until(
+        lambda: [pid for pid, what in mllaunch.home.processes().items() if "supervise" in what], "the agent"
+    )[0]
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        (tmp_path / "go").touch()
+        [row] = until(lambda: mllaunch("ps", "--json").document, "the run to be on record")
+        submitting.interrupt()
+        said = submitting.end()
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    assert said.rc == 130
+    assert said.stderr.endswith(f"\nInterrupted; {row['name']} was withdrawn, and nothing was started\n")
+    assert mllaunch.row(row["id"])["state"] == "cancelled"
+    until(lambda: not mllaunch.home.processes(), "the agent to end")
+    assert mllaunch("logs", row["id"]).stdout == ""

@@ -64,9 +64,13 @@ def _from_click(error: Exception) -> int | None:
 
 
 def print_error(error: MllaunchError) -> None:
-    """``error[code]: cause``, the evidence, the hint."""
+    """``error[code]: cause``, the evidence, the hint; what Ctrl-C led to is one line below the ``^C``."""
     from mllaunch.cli import terminal
+    from mllaunch.errors import Interrupted
 
+    if isinstance(error, Interrupted):
+        _line(f"\n{_safe(error.message)}")
+        return
     _line(terminal.red(f"error[{error.code}]:", sys.stderr) + f" {_safe(error.message)}")
     for line in error.evidence:
         _line(f"  {_safe(line)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from mllaunch.cli import table, terminal
@@ -34,7 +35,7 @@ def follow_run(app: App, run_id: str, *, show: bool) -> int:
         while True:
             status = watch.look(status)
             if screen:
-                screen.update(status.attempt)
+                screen.update(status)
             if status.state.is_final:
                 break
             time.sleep(_POLL_S)
@@ -62,27 +63,32 @@ def exit_code(status: RunStatus) -> int:
 
 def say_end(app: App, run: Run, status: RunStatus) -> None:
     """One line on stderr about how the run ended, and what may help."""
+    from mllaunch.cli import ending
     from mllaunch.usecases.explain import hints
 
-    took = _took(status.started_at, status.ended_at)
-    if status.state.value == "succeeded":
-        mark = terminal.green("✓", sys.stderr)
-        sys.stderr.write(f"{mark} {run.name} succeeded{took}\n")
+    tasks = run.spec.resources.world_size
+    said = ending.words(status.state.value, status.reason, tasks, status.started_at, status.ended_at)
+    succeeded = status.state is State.SUCCEEDED
+    mark = terminal.green("✓", sys.stderr) if succeeded else terminal.red("✗", sys.stderr)
+    sys.stderr.write(f"{mark} {run.name} {escape(said)}\n")
+    if succeeded:
         return
-    why = f": {escape(status.reason.message)}" if status.reason else ""
-    where = ""
-    if status.reason and status.reason.rank is not None and run.spec.resources.world_size > 1:
-        where = f" (rank {status.reason.rank} on {escape(status.reason.node or '?')})"
-    sys.stderr.write(f"{terminal.red('✗', sys.stderr)} {run.name} {status.state.value}{why}{where}{took}\n")
     for hint in hints(app.blobs, app.log, run, status):
         sys.stderr.write(f"hint: {escape(hint)}\n")
 
 
-def _took(started_at: str | None, ended_at: str | None) -> str:
-    from mllaunch.cli import times
+class Silences:
+    """Says once of each node that it does not answer; anew, if it had answered meanwhile. say: takes a line."""
 
-    seconds = times.seconds_between(started_at, ended_at)
-    return "" if seconds is None else f" after {times.duration(seconds)}"
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self._known: set[str] = set()
+
+    def say(self, status: RunStatus) -> None:
+        silent = {silence.node for silence in status.unreachable}
+        for node in sorted(silent - self._known):
+            self._say(f"{escape(node)} does not answer; what it prints comes later\n")
+        self._known = silent
 
 
 class Screen:
@@ -93,10 +99,11 @@ class Screen:
         self._run = run
         self._attempt = 0
         self._panes: list[_Pane] = []
+        self._silences = Silences(self._say)
 
-    def update(self, attempt: int) -> None:
+    def update(self, status: RunStatus) -> None:
         """Show what the run log has gained."""
-        while self._attempt < attempt:  # a short attempt may have come and gone since the last look
+        while self._attempt < status.attempt:  # a short attempt may have come and gone since the last look
             self.close()
             self._attempt += 1
             if self._attempt > 1:
@@ -104,11 +111,19 @@ class Screen:
             self._panes = self._make_panes(self._attempt)
         for pane in self._panes:
             pane.update()
+        self._silences.say(status)
 
     def close(self) -> None:
         for pane in self._panes:
             pane.close()
         self._panes = []
+
+    def _say(self, line: str) -> None:
+        """A line of ours, on stderr; a line of a task's that is not finished yet follows it anew."""
+        for pane in self._panes:
+            pane.erase()
+        sys.stdout.flush()
+        sys.stderr.write(line)
 
     def _make_panes(self, attempt: int) -> list[_Pane]:
         ranks = self._run.spec.resources.world_size
@@ -139,11 +154,11 @@ class _Pane:
     def update(self) -> None:
         while data := self._app.blobs.read(self._ref, self._offset, _CHUNK):
             self._offset += len(data)
-            self._erase()
+            self.erase()
             for text in self._renderer.feed(data):
                 self._write(text)
         if self._live and (partial := self._renderer.partial()) != self._partial:
-            self._erase()
+            self.erase()
             # Of a line that wraps only the last row could be erased; and a colour that is cut off would stay on.
             columns = (terminal.width(self._file) or 80) - 1
             self._file.write(table.cut(self._prefix + _SGR.sub("", partial), columns))
@@ -152,7 +167,7 @@ class _Pane:
 
     def close(self) -> None:
         self.update()
-        self._erase()
+        self.erase()
         rest = self._renderer.finish()
         if rest:
             self._write(rest)
@@ -164,7 +179,7 @@ class _Pane:
         self._file.write((self._prefix if self._at_start else "") + text)
         self._at_start = text.endswith("\n")
 
-    def _erase(self) -> None:
+    def erase(self) -> None:
         if self._partial:
             self._file.write("\r\x1b[K")
             self._partial = ""

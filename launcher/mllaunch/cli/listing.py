@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mllaunch.domain.run import RunRow
     from mllaunch.ports import RunQuery
     from mllaunch.wiring import App
 
@@ -73,14 +74,12 @@ def show(app: App, query: RunQuery, *, as_json: bool) -> None:
     sys.stdout.write(table.table(lines, _HEADERS, terminal.width(sys.stdout), paint))
 
 
-def _why(row: Any) -> str | None:
-    reason = row.status.reason
-    if reason is None or row.status.state.value == "cancelled" or row.status.is_lost:
-        return None
-    return str(reason.message)
+def _why(row: RunRow) -> str | None:
+    is_told = row.status.state.value == "cancelled" or row.status.is_lost
+    return None if is_told else row.why
 
 
-def _document(row: Any) -> dict[str, Any]:
+def _document(row: RunRow) -> dict[str, Any]:
     status = row.status
     return {
         "id": row.id,
@@ -93,7 +92,7 @@ def _document(row: Any) -> dict[str, Any]:
         "attempt": status.attempt,
         "waiting": status.waiting,
         "mixed_code": status.mixed,
-        "unreachable": [{"node": silence.node, "since": silence.since} for silence in status.unreachable],
+        "unreachable": status.shown_unreachable,
         "seal": status.shown_seal,
         "submitted_at": row.submitted_at,
         "started_at": status.started_at,

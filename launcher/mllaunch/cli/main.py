@@ -34,7 +34,7 @@ COMMANDS = {
     "nodes": "Show the machines of the ssh backend.",
     "doctor": "Check what runs need, and say how to mend what is missing.",
     "config": "Show the configuration and where each value came from.",
-    "prune": "Free what runs keep on this machine.",
+    "prune": "Free what runs keep here and on nodes.",
     "completion": "Print a shell's completion script.",
 }
 _HELP_FLAGS = frozenset({"-h", "--help"})

@@ -9,6 +9,9 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+NODES = "NAME|GROUP|LABEL=VALUE"
+ON_NODES = "On this node, or any of this group or with this label; may be repeated."
+
 _OPTIONS = (
     click.option("--gpus", metavar="N", help="GPUs per node; more than the machine has is refused."),
     click.option("--nodes", metavar="N", help="Nodes."),
@@ -20,8 +23,8 @@ _OPTIONS = (
         "--node",
         "node",
         multiple=True,
-        metavar="NAME",
-        help="On this node, or any of this group; may be repeated.",
+        metavar=NODES,
+        help=ON_NODES,
     ),
     click.option("--runtime", metavar="NAME", help="How it runs: auto, docker or process."),
     click.option("--image", metavar="REF", help="A finished image to put the code on."),

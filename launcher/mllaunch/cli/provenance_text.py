@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO, Any
 
-from mllaunch.cli import terminal, times
+from mllaunch.cli import ending, terminal, times
 from mllaunch.cli.sheet import Sheet
 from mllaunch.cli.table import text_width
 from mllaunch.domain.render import escape
+from mllaunch.domain.state import Reason
 
 _LISTED = 10  # inputs, outputs, packages' changes: on a terminal
 _SHORT_COMMIT = 12
@@ -34,7 +35,7 @@ def render(document: Document, now: str, stream: IO[Any]) -> str:
     sheet.items("outputs", _outputs(sheet, document) or ["none recorded"], _LISTED)
     sheet.row("usage", usage_words(document["usage"]))
     sheet.items("logs", _logs(document), _LISTED)
-    attempts(sheet, document["attempts"], now)
+    attempts(sheet, document["attempts"], document["run"]["tasks"], now)
     sheet.gap()
     sheet.row("not captured", *_not_captured(document["not_captured"]))
     seal(sheet, document["seal"])
@@ -43,14 +44,14 @@ def render(document: Document, now: str, stream: IO[Any]) -> str:
 
 def headline(sheet: Sheet, run: Document) -> None:
     """``brave-otter-17  failed: exited with 3, after 3m 05s``"""
-    words = run["state"]
-    if run["reason"]:
-        words += f": {run['reason']['message']}"
-    elif run["exit_code"] is not None:
-        words += f", exit code {run['exit_code']}"
-    words += times.between(run["started_at"], run["ended_at"])
+    words = _ending(run, run["tasks"], run["exit_code"])
     painted = sheet.styled(terminal.state, run["state"])
     sheet.headline(run["name"], words, lambda text: text.replace(run["state"], painted, 1))
+
+
+def _ending(part: Document, tasks: int, exit_code: int | None = None) -> str:
+    reason = part["reason"] and Reason(**part["reason"])
+    return ending.words(part["state"], reason, tasks, part["started_at"], part["ended_at"], exit_code)
 
 
 def _about(sheet: Sheet, run: Document, now: str) -> None:
@@ -284,16 +285,14 @@ def _logs(document: Document) -> list[str]:
     return [", ".join(lines)] if lines and len(lines) <= 2 else lines
 
 
-def attempts(sheet: Sheet, attempts: list[Document], now: str) -> None:
-    """Only worth a section when there were several."""
+def attempts(sheet: Sheet, attempts: list[Document], tasks: int, now: str) -> None:
+    """Only worth a section when there were several. tasks: of the run."""
     if len(attempts) < 2:
         return
     lines = []
     for attempt in attempts:
-        why = f": {attempt['reason']['message']}" if attempt["reason"] else ""
         began = times.when(attempt["started_at"], now, terminal=sheet.on_terminal)
-        took = times.between(attempt["started_at"], attempt["ended_at"])
-        lines.append(f"{attempt['number']}  {attempt['state']}{why}{took}, started {began}")
+        lines.append(f"{attempt['number']}  {_ending(attempt, tasks)}, started {began}")
     sheet.items("attempts", lines)
 
 

@@ -15,10 +15,12 @@ _POLL_S = 0.03
 
 def settled(app: App, reference: str) -> tuple[Run, RunStatus]:
     """The run and its status; a run that has just ended gets some time to have its record sealed. NotFound."""
+    from mllaunch.usecases.rounds import look_once
+
     run, status = app.log.get(reference)
     deadline = time.monotonic() + _PATIENCE_S
     while True:
-        status = app.collector.collect(run, status)
+        status = look_once(app.collector, run, status)
         is_sealing = status.state.is_final and status.seal is None and not status.unreachable
         if not is_sealing or time.monotonic() > deadline:
             return run, status

@@ -17,6 +17,9 @@ def render(document: dict[str, Any], now: str, stream: IO[Any] | None) -> str:
     run = document["run"]
     parts.headline(sheet, run)
     sheet.row("waiting", document["waiting"])
+    for silence in document["unreachable"]:
+        since = times.when(silence["since"], now, terminal=sheet.on_terminal)
+        sheet.row("unreachable", f"{silence['node']} since {since}")
     _times(sheet, document, now)
     parts.notes(sheet, run)
     parts.command(sheet, document["command"])
@@ -36,7 +39,7 @@ def render(document: dict[str, Any], now: str, stream: IO[Any] | None) -> str:
         count = document["outputs"]["files"]
         size = times.bytes(document["outputs"]["size_bytes"])
         sheet.row("wrote", f"{count} file{'s' if count != 1 else ''}, {size}   mllaunch files {run['name']}")
-    parts.attempts(sheet, document["attempts"], now)
+    parts.attempts(sheet, document["attempts"], run["tasks"], now)
     sheet.row("warnings", *document["warnings"], paint=lambda text: sheet.styled(terminal.yellow, text))
     if document["not_captured"]:
         count = len(document["not_captured"])
@@ -61,6 +64,9 @@ def _times(sheet: Sheet, document: dict[str, Any], now: str) -> None:
     for stop in document["stops"]:
         how = "to end at once" if stop["now"] else "to stop"
         sheet.row("asked", f"{how} {at(stop['at'])} by {stop['by']}")
+    if document["not_told"]:
+        verb = "does" if len(document["not_told"]) == 1 else "do"
+        sheet.row("to stop", f"{', '.join(document['not_told'])} {verb} not know yet")
     if run["ended_at"]:
         sheet.row("ended", at(run["ended_at"]))
     if document["timeout_s"] is not None and not run["ended_at"]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mllaunch.domain.job import JobSpec, Resources
     from mllaunch.domain.run import Parent, Run
     from mllaunch.domain.snapshot import Snapshot
+    from mllaunch.ports import Scheduler
     from mllaunch.usecases.plan import Plan
     from mllaunch.usecases.runtime import Choice
     from mllaunch.wiring import App
@@ -150,7 +151,6 @@ def make_run(app: App, what: Launchable, name: str | None) -> Run:
 
 def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submitted | None:
     """Make what the run needs, record it, start it; None after --dry-run."""
-    from mllaunch.capture import snapshot as snapshots
     from mllaunch.usecases import submit as usecase
 
     job, snapshot, config, engine = what.job, what.snapshot, what.config, what.choice.engine
@@ -186,7 +186,7 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         what.bring()
     # Locked before others can see the run, and take it for an abandoned one.
     scheduler = app.scheduler_of(run)
-    with _faults_of(app.home), scheduler.submitting(attempt):
+    with _faults_of(app.home), scheduler.submitting(attempt), _given_up(app, scheduler, run.id):
         run = usecase.add(app.log, run, app.ids, asked["name"])
         # What another machine has in place of this is for its own agent to fill in.
         place = usecase.Place(
@@ -199,12 +199,39 @@ def launch(app: App, what: Launchable, run: Run, asked: dict[str, Any]) -> Submi
         except MllaunchError:
             app.follow_detached()  # which finds out what became of it
             raise
-    if snapshot.git_dir != app.code.path:  # whose commits are kept there anyway
-        snapshots.pin(snapshot)
-    placement = _placement(app, run)
-    say.placed(run, placement)
-    app.follow_detached()  # last: its start would take the processor from the task's
-    return Submitted(run, placement)
+    return Submitted(run, _after_start(app, run, say))
+
+
+def _after_start(app: App, run: Run, say: _Progress) -> Placement:
+    """See to it that the run is found again, and say where it is."""
+    from mllaunch.capture import snapshot as snapshots
+    from mllaunch.usecases import submit as usecase
+
+    try:
+        if run.snapshot.git_dir != app.code.path:  # whose commits are kept there anyway
+            snapshots.pin(run.snapshot)
+        placement = _placement(app, run)
+        say.placed(run, placement)
+        app.follow_detached()  # last: its start would take the processor from the task's
+    except KeyboardInterrupt as error:
+        app.follow_detached()
+        raise usecase.interrupted(run, "was submitted and goes on") from error
+    return placement
+
+
+@contextmanager
+def _given_up(app: App, scheduler: Scheduler, run_id: str) -> Iterator[None]:
+    """Ctrl-C gives the start up as far as it can be, and hides no run that is on record."""
+    from mllaunch.usecases import submit as usecase
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        said = usecase.give_up(app.log, scheduler, run_id)
+        if said is None:
+            raise
+        app.follow_detached()
+        raise said from error
 
 
 def _show_plan(app: App, what: Launchable, run: Run, *, as_json: bool) -> None:

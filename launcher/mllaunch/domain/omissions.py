@@ -74,7 +74,11 @@ def _unfinished(run: Run, status: RunStatus, views: Views) -> Iterator[tuple[str
         why = "its record is not sealed yet" if status.state.is_final else f"the run is {status.state.value}"
         yield "outputs, usage, seal: what is stated at the end", why
     elif status.shown_seal == "unsealed" or not views:
-        lost = status.reason.message if status.reason else "the node can say nothing more"
+        lost = (
+            status.reason.words(run.spec.resources.world_size)
+            if status.reason
+            else "the node can say nothing more"
+        )
         yield "seal: whether the record is complete", f"it was never sealed: {lost}"
 
 
@@ -106,7 +110,11 @@ def _missing(run: Run, view: dict[str, Any]) -> Iterator[tuple[str, str]]:
             )
     used = of_node(0, "", view)
     unknown = [f"usage.{name}" for name in AMOUNTS if used[name] is None]
-    unknown += ["usage.gpu"] if view["gpus"] and used["gpu"] is None else []
+    if view["gpus"] and used["gpu"] is None:
+        if view["usage"]:
+            yield "usage.gpu: what the GPUs did", "no sample of them gave a value"
+        else:
+            unknown.append("usage.gpu")
     if unknown and "usage" not in said:
         yield f"{', '.join(unknown)}: resources that were used", "the tasks ended before they were sampled"
     if "trace" not in view["seal"]["streams"] and not any(what.startswith("code,") for what in said):

@@ -82,6 +82,7 @@ def run_part(recorded: Recorded) -> Document:
         "state": status.state.value,
         "reason": status.reason._asdict() if status.reason else None,
         "exit_code": status.exit_code,
+        "tasks": run.spec.resources.world_size,
         "note": recorded.note,
         "tags": list(recorded.tags),
         "submitted_by": {"user": run.submitted_by_user, "host": run.submitted_by_host},

@@ -89,6 +89,11 @@ class RunStatus(NamedTuple):
     unreachable: tuple[Silence, ...] = ()
 
     @property
+    def shown_unreachable(self) -> list[dict[str, str]]:
+        """The nodes that do not answer, with since when, as documents have them."""
+        return [{"node": silence.node, "since": silence.since} for silence in self.unreachable]
+
+    @property
     def shown_seal(self) -> str | None:
         """The seal as people are told of it: nobody knows whether more comes from a node that is lost."""
         return "unsealed" if self.seal is None and self.is_lost else self.seal
@@ -101,7 +106,7 @@ class RunStatus(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """One line of a listing of runs."""
+    """One line of a listing of runs. why: it is in its state, in words."""
 
     id: str
     name: str
@@ -111,3 +116,4 @@ class RunRow(NamedTuple):
     submitted_at: str
     tags: tuple[str, ...]
     note: str | None
+    why: str | None

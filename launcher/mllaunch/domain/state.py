@@ -58,3 +58,9 @@ class Reason(NamedTuple):
     node: str | None = None
     rank: int | None = None
     retryable: bool = False
+
+    def words(self, tasks: int) -> str:
+        """The message; of a run with several tasks also which of them it was, if it was one."""
+        if self.rank is None or tasks < 2:
+            return self.message
+        return f"{self.message} (rank {self.rank} on {self.node or '?'})"

@@ -38,7 +38,8 @@ def run_status(
     if unsure and reason is not None:
         reason = reason._replace(retryable=False)  # what is not known to be dead may still write
     if wants_retry(max_retries, number, state, reason):
-        waiting = f"attempt {number + 1} follows: attempt {number} {reason.message}" if reason else None
+        tasks = sum(len(view["tasks"]) for view in nodes)
+        waiting = f"attempt {number + 1} follows: attempt {number} {reason.words(tasks)}" if reason else None
         mixed = any(view.get("code_mixed") for view in views.values())
         return RunStatus(State.QUEUED, reason, None, number, first, None, waiting, mixed=mixed)
     ended = max((v["ended_at"] for v in nodes if v["ended_at"]), default=None) if state.is_final else None

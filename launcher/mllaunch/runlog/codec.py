@@ -72,6 +72,15 @@ def decode_run(text: str) -> Run:
         raise _damaged(f"{error}: {text[:60]!r}") from error
 
 
+def decode_tasks(text: str) -> int:
+    """How many tasks an encoded run has; 1 of a damaged one, which is said when it is itself asked for."""
+    try:
+        resources: Resources = _make(Resources, decode(text)["spec"]["resources"])
+    except (InternalError, TypeError, KeyError):
+        return 1
+    return resources.world_size
+
+
 def encode_reason(reason: Reason | None) -> str | None:
     return None if reason is None else encode(reason._asdict())
 

@@ -32,7 +32,9 @@ _STATUS = (
     "run.state, run.reason, run.exit_code, run.attempt, run.started_at, run.ended_at, run.waiting, run.seal,"
     " run.mixed, run.unreachable"
 )
-_ROW = f"run.id, run.name, run.project, run.command, run.submitted_at, run.tags, run.note, {_STATUS}"
+# Whose failure it was is told of a run of several tasks: of how many, only its specification says.
+_TOLD = "CASE WHEN run.reason IS NOT NULL THEN run.body END"
+_ROW = f"run.id, run.name, run.project, run.command, run.submitted_at, run.tags, run.note, {_TOLD}, {_STATUS}"
 _ARTIFACT = "sha256, run, attempt, node, path, kind, size_bytes, step"
 _RECENT = 200  # names looked through for near misses
 _ARTIFACTS_AT_ONCE = 5000  # in one transaction: others wait for its end
@@ -325,16 +327,18 @@ def _listing(query: RunQuery) -> tuple[str, tuple[object, ...]]:
 
 
 def _run_row(row: tuple[Any, ...]) -> RunRow:
-    run_id, name, project, command, submitted_at, tags, note, *status = row
+    run_id, name, project, command, submitted_at, tags, note, body, *columns = row
+    status = _status(columns)
     return RunRow(
         run_id,
         name,
         _str(project),
         _str(command),
-        _status(status),
+        status,
         submitted_at,
         codec.decode_tags(tags),
         _str_or_none(note),
+        status.reason and status.reason.words(codec.decode_tasks(body)),
     )
 
 

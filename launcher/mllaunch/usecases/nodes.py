@@ -23,7 +23,10 @@ class Asked(NamedTuple):
 def entry(
     node: Known, host: str | None, answer: Asked | MllaunchError, last_seen: str | None
 ) -> dict[str, Any]:
-    """One node of `nodes --json`. last_seen: when it answered last, RFC 3339; None: never."""
+    """One node of `nodes --json`. last_seen: when it answered last, RFC 3339; None: never.
+
+    ``code`` says what the table does of the state of one that is not up: what keeps it from being used.
+    """
     known: dict[str, Any] = {
         "name": node.name,
         "host": host or node.name,
@@ -33,11 +36,12 @@ def entry(
     }
     if isinstance(answer, MllaunchError):
         problem = {"code": answer.code, "message": answer.message, "hint": answer.hint}
-        return {**known, "state": "unreachable", "problem": problem}
+        return {**known, "state": "unreachable", "code": answer.code, "problem": problem}
     hello, offer = answer.hello, answer.offer
     return {
         **known,
         "state": "up",
+        "code": None,
         "problem": None,
         "hostname": hello["hostname"],
         "boot_id": hello["boot_id"],

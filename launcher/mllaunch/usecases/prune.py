@@ -76,7 +76,7 @@ def decide(candidate: Candidate, wish: Wish) -> Item | Kept | None:
     """What to free of one run; None when there is nothing to say about it."""
     run, status = candidate.run, candidate.status
     if status.seal is None and not (status.is_lost and wish.forget):
-        return Kept(run, _unfinished(status))
+        return Kept(run, _unfinished(run, status))
     if not wish.named and (
         candidate.spared or (wish.older_than_s is not None and candidate.age_s < wish.older_than_s)
     ):
@@ -94,9 +94,9 @@ def decide(candidate: Candidate, wish: Wish) -> Item | Kept | None:
     return Item(run, status.attempt, wish.outputs, False, frees, keeps, candidate.node)
 
 
-def _unfinished(status: RunStatus) -> str:
+def _unfinished(run: Run, status: RunStatus) -> str:
     if status.is_lost and status.reason is not None:
-        return f"{status.reason.message} (--forget removes it)"
+        return f"{status.reason.words(run.spec.resources.world_size)} (--forget removes it)"
     return "it is still being recorded" if status.state.is_final else f"it is {status.state.value}"
 
 

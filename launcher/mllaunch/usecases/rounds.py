@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 
 _SILENT_PAUSE_S = 2.0
+_MOMENT_S = 1.0  # more than a node takes that answers
 
 
 class Busy(Protocol):
     def is_alive(self) -> bool: ...
+
+    def join(self, timeout: float | None = None, /) -> None: ...
 
 
 class Disks(Protocol):
@@ -56,6 +59,50 @@ class _Askers:
             self._busy[node] = self._start(act)
 
 
+def look_once(
+    collector: Collector,
+    run: Run,
+    status: RunStatus,
+    *,
+    is_first: bool = False,
+    start: Callable[[Callable[[], None]], Busy] = _start,
+    now_s: Callable[[], float] = time.monotonic,
+) -> RunStatus:
+    """As Collector.collect, but nodes that are known not to answer are given no more than a moment; and all of them,
+    where this look is_first of many. What comes later is in the run log for the next look.
+    """
+    silent = {silence.node for silence in status.unreachable}
+    nodes = _nodes_of(collector, run) if status.seal is None and (silent or is_first) else []
+    if not nodes:
+        return collector.collect(run, status)
+    unreadable: list[str] = []
+
+    def ask(node: str) -> None:
+        if not collector.attempt_to_collect(run, events_only=False, node=node):
+            unreadable.append(node)
+
+    end_s = now_s() + _MOMENT_S
+    asked = {node: start(partial(ask, node)) for node in nodes}
+    for node, thread in sorted(asked.items(), key=lambda item: item[0] in silent):
+        hurries = is_first or node in silent
+        thread.join(max(0.0, end_s - now_s()) if hurries else None)
+    if unreadable:
+        return collector.collect(run, status)  # which says why
+    _, status = collector.log.get(run.id)
+    # Nobody looks again at what has ended.
+    return look_once(collector, run, status, start=start) if is_first and status.state.is_final else status
+
+
+def _nodes_of(collector: Collector, run: Run) -> list[str]:
+    """The nodes of a run that is not on this machine; attempts of a run are all on the same."""
+    if run.spec.backend == LOCAL:
+        return []
+    try:
+        return collector.scheduler(run).nodes_of(AttemptRef(run.id, 1))
+    except MllaunchError:
+        return []  # its submission has not come that far; or it is said when the run itself is asked for
+
+
 class Watch:
     """Looks at one run over and over, for somebody who watches it. events_only: without what it prints."""
 
@@ -83,6 +130,8 @@ class Watch:
             _, status = self._collector.log.get(self._run.id)
             if not status.state.is_final:
                 return status
+            if status.is_lost:
+                return look_once(self._collector, self._run, status)
         return self._collector.collect(self._run, status, events_only=self._events_only)
 
     def _ask(self, node: str) -> None:
@@ -121,7 +170,7 @@ class Rounds:
         work: dict[str, list[Callable[[], None]]] = {}
         for run in runs:
             collect = partial(self._collect, run, events_only)
-            nodes = [] if run.spec.backend == LOCAL else self._nodes_of(run)
+            nodes = _nodes_of(self._collector, run)
             if nodes:
                 on_nodes[run.id] = nodes
             else:
@@ -160,13 +209,6 @@ class Rounds:
             self._to_free = {entry for entry in self._to_free if entry[0] not in on_nodes}
             self._on_nodes = on_nodes
             return sorted(self._to_free)
-
-    def _nodes_of(self, run: Run) -> list[str]:
-        """Attempts of a run are all on the same nodes."""
-        try:
-            return self._collector.scheduler(run).nodes_of(AttemptRef(run.id, 1))
-        except MllaunchError:
-            return []  # its submission has not come that far; or it is said when the run itself is asked for
 
     def _free(self, run_id: str, node: str) -> None:
         from mllaunch.usecases.prune import missing

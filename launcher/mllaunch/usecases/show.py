@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mllaunch.domain import codeuse, provenance
@@ -15,8 +16,13 @@ from mllaunch.usecases.provenance import gather
 SCHEMA = "mllaunch.show/1"
 
 
-def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict[str, Any]:
-    """What is known of a run now, shorter than its provenance. Keys may be added, never renamed."""
+def document(
+    log: RunLog, blobs: BlobStore, run: Run, status: RunStatus, not_told: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What is known of a run now, shorter than its provenance. Keys may be added, never renamed.
+
+    not_told: the nodes that do not know yet that they are to stop.
+    """
     recorded = gather(log, blobs, run, status)
     changes = codeuse.changes(recorded.views, recorded.traced)
     newest = [(node, view) for (number, node), view in recorded.views.items() if number == status.attempt]
@@ -28,6 +34,7 @@ def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict
         "schema": SCHEMA,
         "run": provenance.run_part(recorded),
         "waiting": status.waiting,
+        "unreachable": status.shown_unreachable,
         "command": provenance.command_part(run),
         "code": provenance.code_part(recorded, changes),
         "image": run.image and {"reference": run.image.reference, "digest": run.image.digest},
@@ -40,13 +47,28 @@ def document(log: RunLog, blobs: BlobStore, run: Run, status: RunStatus) -> dict
         "attempts": provenance.attempts_part(run, status, recorded.views),
         "max_retries": run.spec.max_retries,
         "timeout_s": run.spec.timeout_s,
-        "stops": [stop for _, view in newest for stop in view["stops"]],
+        "stops": stops([view for _, view in newest]),
+        "not_told": list(not_told),
         "parent": run.parent and run.parent._asdict(),
         "warnings": warnings(run, status, recorded.views, changes),
         "hints": hints(blobs, log, run, status),
         "not_captured": missing,
         "seal": provenance.seal_part(recorded),
     }
+
+
+def stops(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was asked for, in order of time: each request once, with when the first node heard of it."""
+    requests: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for view in views:
+        heard: dict[tuple[Any, ...], int] = {}
+        for stop in view["stops"]:
+            kind = (stop["by"], stop["now"])
+            heard[kind] = heard.get(kind, 0) + 1
+            request = (*kind, heard[kind])
+            if stop["at"] < requests.setdefault(request, stop)["at"]:
+                requests[request] = stop
+    return sorted(requests.values(), key=lambda stop: str(stop["at"]))
 
 
 def _place(node: str, view: dict[str, Any]) -> dict[str, Any]:

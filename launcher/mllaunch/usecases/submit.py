@@ -11,7 +11,7 @@ from mllaunch.domain.params import from_args
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import State
-from mllaunch.errors import MllaunchError, NameTaken
+from mllaunch.errors import Interrupted, MllaunchError, NameTaken, NotFound
 from mllaunch.ports import AttemptRef, Clock, Ids, RunLog, Scheduler
 from mllaunch_agent import PROTOCOL_VERSION, redaction
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mllaunch_agent.protocol import Checkpoint, ContainerSpec, DataLink, TaskSpec
 
 _NAME_TRIES = 20
+_PATIENCE_S = 3.0  # of whoever has pressed Ctrl-C; a node that answers takes less
 
 
 class Submitter(NamedTuple):
@@ -186,6 +187,51 @@ def start(log: RunLog, scheduler: Scheduler, clock: Clock, run: Run, spec: TaskS
         log.set_status(run.id, RunStatus(State.FAILED, reason, ended_at=clock.now(), seal="unsealed"))
         evidence = (*e.evidence, f"{run.name} is on record as failed")
         raise type(e)(e.code, e.message, evidence=evidence, hint=e.hint) from e
+
+
+def give_up(log: RunLog, scheduler: Scheduler, run_id: str) -> Interrupted | None:
+    """After Ctrl-C in the midst of ``add`` and ``start``: have nothing start, if that can still be had, and return what
+    is to be said. None if the run never came to be on record.
+    """
+    from mllaunch.domain.state import Reason
+
+    try:
+        run, _ = log.get(run_id)
+    except NotFound:
+        return None
+    if not _is_withdrawn(scheduler, attempt(run)):
+        return interrupted(run, "was submitted and goes on, or is given up by itself")
+    reason = Reason("interrupted", "interrupted before the start", "user")
+    log.set_status(run.id, RunStatus(State.CANCELLED, reason, seal="unsealed"))
+    return Interrupted(f"Interrupted; {run.name} was withdrawn, and nothing was started")
+
+
+def _is_withdrawn(scheduler: Scheduler, attempt: AttemptRef) -> bool:
+    """False also if nodes do not say so in time, or the user does not wait for it."""
+    from threading import Thread
+
+    found = []
+
+    def ask() -> None:
+        try:
+            found.append(scheduler.withdraw(attempt))
+        except MllaunchError:
+            pass
+
+    asking = Thread(target=ask, daemon=True)
+    try:
+        asking.start()
+        asking.join(_PATIENCE_S)
+    except KeyboardInterrupt:
+        return False
+    return found == [True]
+
+
+def interrupted(run: Run, what: str) -> Interrupted:
+    """What is to be said of a run after Ctrl-C. what: became of it."""
+    return Interrupted(
+        f"Interrupted; {run.name} {what}.   look: mllaunch show {run.name}   end: mllaunch stop {run.name}"
+    )
 
 
 def attempt(run: Run) -> AttemptRef:

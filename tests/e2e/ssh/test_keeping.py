@@ -141,7 +141,8 @@ def test_a_forgotten_run_leaves_nothing_on_its_nodes(nodes: Nodes, repo: Repo, m
     repo.script(WRITING)
     run_id, name = mllaunch.submit("--nodes", "3", "train.py")
     mllaunch.wait_sealed(name)
-    mllaunch("prune", name, "--forget", "--yes", check=True)
+    told = mllaunch("prune", name, "--forget", "--yes", check=True).stdout
+    assert "everything on node2, and what the run log has of it" in told
     assert not [n for n in (1, 2, 3) if (home(nodes, n) / "runs" / run_id).exists()]
     assert not (mllaunch.home.path / "placements" / run_id).exists()
     assert mllaunch("ps", "-a", "--json").document == []

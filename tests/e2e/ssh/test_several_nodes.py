@@ -82,12 +82,16 @@ def test_when_one_fails_all_are_stopped_and_the_first_failure_is_named(
     reason = document["run"]["reason"]
     assert (reason["code"], reason["node"], reason["rank"]) == ("signal", node, rank)
     assert document["run"]["exit_code"] == 137
+    why = f"killed by SIGKILL (rank {rank} on {node})"
+    for words in (("show", run), ("ps",), ("provenance", run)):
+        assert why in mllaunch(*words, check=True).stdout
 
 
 def test_a_stop_reaches_every_node(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:
     run = mllaunch("submit", "--nodes", "3", repo.script(FAILING), "-1", "9").run_name
     until(lambda: mllaunch("logs", run).stdout.count("begun") == 3, "all to begin")
     assert "cancelled" in mllaunch("stop", run, check=True).stderr
+    assert mllaunch("show", run, check=True).stdout.count("to stop") == 1
 
 
 def test_further_attempts_begin_on_all_nodes_again(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> None:

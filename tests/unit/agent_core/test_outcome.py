@@ -94,6 +94,12 @@ def test_each_way_to_fail_has_its_reason(
     assert outcome.reason["message"]
 
 
+def test_of_an_end_that_nobody_saw_the_node_is_named() -> None:
+    reason = decide([ended(0, None)], None, "gpu01", []).reason
+    assert reason is not None
+    assert reason["message"] == "ended on gpu01 while nobody could watch; its exit code is unknown"
+
+
 @pytest.mark.parametrize(
     "record", [ended(0), ended(0, signal=15), ended(0, 1), ended(0, 143, by_engine=True)]
 )

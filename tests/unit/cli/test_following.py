@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from mllaunch.cli.following import exit_code
-from mllaunch.domain.run import RunStatus
+from mllaunch.cli.following import Silences, exit_code
+from mllaunch.domain.run import RunStatus, Silence
 from mllaunch.domain.state import Reason, State
+from tests.fakes.nodes import AT
 
 TIMEOUT = Reason("timeout", "ran longer than 1 s", "user")
 
@@ -28,3 +29,15 @@ def test_a_run_that_did_not_succeed_never_exits_with_0(
     state: State, reason: Reason | None, own: int | None, expected: int
 ) -> None:
     assert exit_code(RunStatus(state, reason, own)) == expected
+
+
+def test_a_node_that_does_not_answer_is_named_once_and_anew_after_it_had_answered() -> None:
+    said: list[str] = []
+    silences = Silences(said.append)
+    silent = RunStatus(State.RUNNING, unreachable=(Silence("node2", AT, AT),))
+    for status in (RunStatus(State.RUNNING), silent, silent):
+        silences.say(status)
+    assert said == ["node2 does not answer; what it prints comes later\n"]
+    silences.say(RunStatus(State.RUNNING))
+    silences.say(silent)
+    assert len(said) == 2

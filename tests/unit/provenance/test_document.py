@@ -133,6 +133,17 @@ def test_an_attempt_that_ended_before_its_facts_were_taken_says_so() -> None:
     assert made["usage"]["cpu_s"] == 90.0  # the exit record knows
 
 
+def test_gpus_of_which_no_sample_says_anything_are_not_taken_for_tasks_that_ended_too_soon() -> None:
+    view = records.sealed(records.view("gpu01", *records.begun(), *records.ended()))
+    silent = {**view, "usage": {**records.USAGE, "gpu": None}}
+    entries = document(records.recorded({(1, "gpu01"): silent}))["not_captured"]
+    [entry] = [entry for entry in entries if "usage" in entry["what"]]
+    assert (entry["what"], entry["why"]) == (
+        "usage.gpu: what the GPUs did",
+        "no sample of them gave a value",
+    )
+
+
 def test_a_command_without_python_has_none_and_the_reason_is_that() -> None:
     bare = records.RUN._replace(spec=records.SPEC._replace(script=None))
     events = [event for event in records.begun() if event[0] != "python"]

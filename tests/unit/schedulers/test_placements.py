@@ -86,6 +86,17 @@ def test_a_further_attempt_is_on_the_terms_of_the_first(placements: Placements, 
     assert scheduler.lease_s(SECOND) == 60.0
 
 
+def test_of_a_run_that_was_placed_nowhere_no_node_has_to_be_told_of_a_stop(
+    placements: Placements, tmp_path: Path
+) -> None:
+    fleet: Any = Fleet()
+    scheduler = SshScheduler(str(tmp_path), fleet)
+    Path(placements.folder("s")).mkdir()
+    with pytest.raises(NotFound):
+        scheduler.stop(AttemptRef("s", 1), {"by": "ann", "at": "2026-01-01T00:00:00.000Z", "now": False})
+    assert scheduler.not_told(AttemptRef("s", 1)) == []
+
+
 def test_each_node_frees_once_and_one_that_is_away_is_left_for_the_next_time(placements: Placements) -> None:
     fleet: Any = Fleet()
     disks = Disks(placements, fleet)

@@ -80,3 +80,17 @@ def test_what_was_asked_of_no_node_has_started_nowhere_even_if_one_is_silent(tmp
     assert scheduler.withdraw(ATTEMPT) is True
     assert fleet.nodes["a"].asked == []
     assert scheduler.abandon(ATTEMPT) is False  # somebody else does not know that
+
+
+def test_once_it_is_withdrawn_no_thread_that_is_still_on_its_way_starts_it(tmp_path: Path) -> None:
+    fleet = Fleet(a=False, b=False)
+    placed = [Address("a"), Address("b")]
+    scheduler = SshScheduler(str(tmp_path), fleet)  # type: ignore[arg-type]
+    scheduler.chosen = Chosen(fleet, placed, {})  # type: ignore[arg-type]
+    (tmp_path / "placements" / "run").mkdir(parents=True)
+    scheduler._placements.record(ATTEMPT, {"nodes": [address._asdict() for address in placed]})
+    scheduler._note_asked("a")
+    assert scheduler.withdraw(ATTEMPT) is True
+    assert fleet.nodes["a"].asked == ["abandon", "stop"]
+    with pytest.raises(MllaunchError, match="not to start"):
+        scheduler._note_asked("b")

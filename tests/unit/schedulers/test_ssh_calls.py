@@ -96,9 +96,11 @@ class Shell:
         self.pipes.append(ShellPipe(self.home, command, self.noise))
         return self.pipes[-1]
 
-    def begin(self, content: Archive, python: str | None = None, name: str = "alpha") -> Calls:
+    def begin(
+        self, content: Archive, python: str | None = None, name: str = "alpha", answered: Any = str
+    ) -> Calls:
         link: Any = self
-        return begin(link, Address(name, python=python), content)
+        return begin(link, Address(name, python=python), content, answered)
 
     def refusal(self, content: Archive, python: str | None = None) -> MllaunchError:
         with pytest.raises(MllaunchError) as caught:
@@ -141,6 +143,20 @@ def test_an_agent_is_sent_the_first_time_only(shell: Shell, agent: Archive) -> N
     assert shell.pipes[1].stdin.count < 5000
     assert shell.agents() == [agent.digest]
     assert first.call("hello")["home"] == str(shell.node)  # both answer
+
+
+def test_each_answer_is_noted_from_the_first_on(shell: Shell, agent: Archive) -> None:
+    answered: list[str] = []
+    calls = shell.begin(agent, answered=answered.append)
+    assert answered == ["alpha"]
+    calls.call("hello")
+    with pytest.raises(MllaunchError):
+        calls.call("no such call")
+    assert answered == ["alpha"] * 3
+    shell.pipes[0].close()
+    with pytest.raises(MllaunchError):
+        calls.call("hello")
+    assert answered == ["alpha"] * 3
 
 
 def test_bytes_go_both_ways(shell: Shell, agent: Archive) -> None:

@@ -52,7 +52,7 @@ def asked(at_s: float = 100.0, engine: dict[str, Any] | None = None, **offer: An
 def test_a_node_that_answers_is_up_with_what_it_has() -> None:
     found = entry(A, "alpha", asked(), SEEN)
     assert (found["name"], found["host"], found["last_seen"]) == ("a", "alpha", SEEN)
-    assert (found["state"], found["problem"]) == ("up", None)
+    assert (found["state"], found["code"], found["problem"]) == ("up", None, None)
     assert (found["hostname"], found["boot_id"]) == ("alpha.example", "b00t")
     assert (len(found["gpus"]), found["gpus_free"], found["driver"]) == (3, 1, "550.1")
     assert (found["cpus"], found["load"]) == (64, 1.5)
@@ -79,12 +79,14 @@ def test_a_node_that_does_not_answer_is_unreachable_with_why_and_when_it_was_see
         "labels": {"gpu": "h100"},
         "last_seen": seen,
         "state": "unreachable",
+        "code": "unreachable",
         "problem": {"code": "unreachable", "message": "a cannot be reached", "hint": "ssh a true"},
     }
 
 
 def test_a_node_that_lets_nobody_in_says_so() -> None:
     found = entry(A, "alpha", NotPermitted("ssh_login", "a lets nobody in"), None)
+    assert (found["state"], found["code"]) == ("unreachable", "ssh_login")
     assert found["problem"] == {"code": "ssh_login", "message": "a lets nobody in", "hint": None}
 
 

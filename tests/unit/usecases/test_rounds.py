@@ -13,7 +13,7 @@ from mllaunch.domain.job import Resources
 from mllaunch.domain.run import Run, RunStatus, Silence
 from mllaunch.domain.state import State
 from mllaunch.errors import Unreachable
-from mllaunch.usecases.rounds import Rounds, Watch
+from mllaunch.usecases.rounds import Rounds, Watch, look_once
 from tests.conformance.runs import SPEC, make_run
 from tests.fakes.nodes import AT, Nodes
 
@@ -24,6 +24,7 @@ class Thread:
     def __init__(self, act: Callable[[], None]) -> None:
         self.act = act
         self.alive = True
+        self.joined: list[float | None] = []
 
     def is_alive(self) -> bool:
         return self.alive
@@ -31,6 +32,11 @@ class Thread:
     def finish(self) -> None:
         self.act()
         self.alive = False
+
+    def join(self, timeout: float | None = None, /) -> None:
+        self.joined.append(timeout)
+        if timeout is None and self.alive:
+            self.finish()
 
 
 class Disks:
@@ -81,7 +87,7 @@ class Collecting:
     def scheduler(self, run: Run) -> Nodes:
         return Nodes(*self._places[run.name])
 
-    def collect(self, run: Run, status: RunStatus, *, events_only: bool) -> RunStatus:
+    def collect(self, run: Run, status: RunStatus, *, events_only: bool = False) -> RunStatus:
         self.asked.append((run.name, None))
         return status
 
@@ -159,6 +165,50 @@ def test_a_run_on_one_node_is_watched_without_threads_and_one_that_cannot_be_rea
     threads[0].finish()
     made.look(RunStatus(State.RUNNING))
     assert collecting.asked == [("both", "a"), ("both", None)]
+
+
+def looked_once(collecting: Any, status: RunStatus, *, is_first: bool = False) -> list[Thread]:
+    threads: list[Thread] = []
+
+    def start(act: Callable[[], None]) -> Thread:
+        threads.append(Thread(act))
+        return threads[-1]
+
+    [run] = collecting.runs
+    look_once(collecting, run, status, is_first=is_first, start=start, now_s=lambda: 0.0)
+    return threads
+
+
+def test_a_look_waits_for_the_nodes_that_answer_and_gives_others_no_more_than_a_moment() -> None:
+    collecting: Any = Collecting({"both": ["a", "b"]})
+    silent = RunStatus(State.RUNNING, unreachable=(Silence("a", AT, AT),))
+    of_a, of_b = looked_once(collecting, silent)
+    assert (of_a.joined, of_b.joined) == ([1.0], [None])
+    assert collecting.asked == [("both", "b")]
+
+
+def test_while_all_nodes_answer_a_look_needs_no_threads() -> None:
+    collecting: Any = Collecting({"both": ["a", "b"]})
+    assert looked_once(collecting, RunStatus(State.RUNNING)) == []
+    assert collecting.asked == [("both", None)]
+
+
+def test_the_first_look_of_many_waits_for_no_node_unless_the_run_has_ended() -> None:
+    collecting: Any = Collecting({"both": ["a", "b"]})
+    collecting.state, collecting.seal = State.RUNNING, None
+    first = looked_once(collecting, RunStatus(State.RUNNING), is_first=True)
+    assert [thread.joined for thread in first] == [[1.0], [1.0]]
+    assert collecting.asked == []
+    collecting.state = State.SUCCEEDED
+    looked_once(collecting, RunStatus(State.RUNNING), is_first=True)
+    assert collecting.asked == [("both", None)]
+
+
+def test_a_run_whose_record_only_a_newer_mllaunch_can_read_says_so_also_while_a_node_is_silent() -> None:
+    collecting: Any = Collecting({"both": ["a", "b"]})
+    collecting.newer = {"both"}
+    looked_once(collecting, RunStatus(State.RUNNING, unreachable=(Silence("a", AT, AT),)))
+    assert collecting.asked == [("both", "b"), ("both", None)]
 
 
 def test_it_is_over_when_nothing_more_can_come() -> None:

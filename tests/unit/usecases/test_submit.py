@@ -9,7 +9,7 @@ from mllaunch.domain.job import JobSpec, Resources
 from mllaunch.domain.run import Run, RunStatus
 from mllaunch.domain.snapshot import Snapshot
 from mllaunch.domain.state import State
-from mllaunch.errors import InternalError, MllaunchError, NameTaken
+from mllaunch.errors import InternalError, MllaunchError, NameTaken, NotFound, Unreachable
 from mllaunch.ports import AttemptRef
 from mllaunch.usecases import submit
 from mllaunch_agent.protocol import TaskSpec
@@ -41,11 +41,18 @@ class Log:
     def __init__(self, *taken: str) -> None:
         self.taken = set(taken)
         self.statuses: list[tuple[str, RunStatus]] = []
+        self.run: Run | None = None
 
     def add(self, run: Run, status: RunStatus) -> None:
         if run.name in self.taken:
             raise NameTaken(run.name)
         self.statuses.append((run.name, status))
+        self.run = run
+
+    def get(self, run_id: str) -> tuple[Run, RunStatus]:
+        if self.run is None:
+            raise NotFound("run", "there is none")
+        return self.run, self.statuses[-1][1]
 
     def set_status(self, run_id: str, status: RunStatus) -> None:
         self.statuses.append((run_id, status))
@@ -155,3 +162,54 @@ def test_a_start_that_may_have_succeeded_all_the_same_is_left_to_the_collector()
         submit.start(log, scheduler, Clock(), run, task_spec(run, job()))
     assert log.statuses == []
     assert run.name in (caught.value.hint or "")
+
+
+class Interrupted:
+    """A scheduler in the midst of whose start Ctrl-C comes. can_withdraw: what it then says, or raises."""
+
+    def __init__(self, can_withdraw: bool | MllaunchError) -> None:
+        self._can_withdraw = can_withdraw
+
+    def start(self, spec: TaskSpec) -> None:
+        raise KeyboardInterrupt
+
+    def withdraw(self, attempt: AttemptRef) -> bool:
+        if isinstance(self._can_withdraw, MllaunchError):
+            raise self._can_withdraw
+        return self._can_withdraw
+
+
+@pytest.mark.parametrize("is_on_its_way", [False, True])
+def test_a_run_that_was_interrupted_before_its_start_is_withdrawn(is_on_its_way: bool) -> None:
+    log: Any = Log()
+    run = submit.add(log, made(job()), Ids(), None)
+    scheduler: Any = Interrupted(can_withdraw=True)
+    if is_on_its_way:
+        with pytest.raises(KeyboardInterrupt):
+            submit.start(log, scheduler, run, task_spec(run, job()))
+    said = submit.give_up(log, scheduler, run.id)
+    assert said is not None and said.exit_code == 130
+    assert said.message == f"Interrupted; {run.name} was withdrawn, and nothing was started"
+    run_id, status = log.statuses[-1]
+    assert (run_id, status.state, status.seal) == (run.id, State.CANCELLED, "unsealed")
+
+
+@pytest.mark.parametrize("answer", [False, Unreachable("unreachable", "a is away")])
+def test_a_run_that_may_have_started_when_it_was_interrupted_is_named(answer: bool | MllaunchError) -> None:
+    log: Any = Log()
+    run = submit.add(log, made(job()), Ids(), None)
+    scheduler: Any = Interrupted(answer)
+    said = submit.give_up(log, scheduler, run.id)
+    assert said is not None
+    assert said.message == (
+        f"Interrupted; {run.name} was submitted and goes on, or is given up by itself."
+        f"   look: mllaunch show {run.name}   end: mllaunch stop {run.name}"
+    )
+    assert log.statuses[-1][1] == RunStatus(State.PACKAGING)
+
+
+def test_of_a_run_that_is_not_on_record_there_is_nothing_to_say_after_ctrl_c() -> None:
+    log: Any = Log()
+    scheduler: Any = Interrupted(can_withdraw=True)
+    assert submit.give_up(log, scheduler, "never-added") is None
+    assert log.statuses == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mllaunch.domain.run import Run
+    from mllaunch.domain.run import Run, RunStatus
     from mllaunch.wiring import App
 
 _CHUNK = 1 << 20
@@ -30,31 +30,41 @@ _POLL_S = 0.05
 @click.option("--raw", is_flag=True, help="The stored bytes of stdout (or stderr) exactly.")
 def command(run: str, **asked: Any) -> int:
     """Show what a run printed: stdout and stderr in the order in which they came."""
-    from mllaunch.usecases.rounds import Watch
     from mllaunch.wiring import App
 
     app = App(os.environ, os.getcwd())
     found, status = app.log.get(run)
-    status = app.collector.collect(found, status)
-    attempt = asked["attempt"] or status.attempt
-    _check(found, status.attempt, attempt, asked["rank"])
-    if asked["raw"]:
-        _write_raw(app, found, attempt, asked["rank"], asked["only_stderr"])
-        return 0
-    watch = Watch(app.collector, found)
-    view = _view(app, found, attempt, asked)
     try:
-        while True:
-            ended = status.state.is_final
-            view.show(last=ended or not asked["follow"])
-            if ended or not asked["follow"]:
-                break
-            time.sleep(_POLL_S)
-            status = watch.look(status)
+        _show(app, found, status, asked)
     except KeyboardInterrupt:
         sys.stderr.write(f"\nDetached; {found.name} goes on.   end: mllaunch stop {found.name}\n")
         return 130
     return 0
+
+
+def _show(app: App, run: Run, status: RunStatus, asked: dict[str, Any]) -> None:
+    from mllaunch.cli.following import Silences
+    from mllaunch.usecases.rounds import Watch, look_once
+
+    follow = asked["follow"] and not asked["raw"]
+    silences = Silences(sys.stderr.write)
+    status = look_once(app.collector, run, status, is_first=follow)
+    attempt = asked["attempt"] or status.attempt
+    _check(run, status.attempt, attempt, asked["rank"])
+    if asked["raw"]:
+        silences.say(status)
+        _write_raw(app, run, attempt, asked["rank"], asked["only_stderr"])
+        return
+    watch = Watch(app.collector, run)
+    view = _view(app, run, attempt, asked)
+    while True:
+        ended = status.state.is_final
+        view.show(last=ended or not follow)
+        silences.say(status)
+        if ended or not follow:
+            return
+        time.sleep(_POLL_S)
+        status = watch.look(status)
 
 
 def _check(run: Run, newest: int, attempt: int, rank: str) -> None:

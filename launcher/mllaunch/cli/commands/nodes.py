@@ -59,7 +59,7 @@ def _line(entry: dict[str, Any], now: str, on_terminal: bool) -> tuple[str, ...]
 
     seen = times.when(entry["last_seen"], now, terminal=on_terminal) if entry["last_seen"] else "never"
     if entry["state"] != "up":
-        return (entry["name"], entry["problem"]["code"], _groups(entry), *("-" for _ in range(8)), seen)
+        return (entry["name"], entry["code"], _groups(entry), *("-" for _ in range(8)), seen)
     total = len(entry["gpus"])
     offset_s = entry["clock_offset_s"]
     return (

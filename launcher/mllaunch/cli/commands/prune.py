@@ -52,7 +52,9 @@ def command(runs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **as
             raise UsageError(
                 "not_confirmed", "nobody is here to be asked", hint="--yes to free it, --dry-run to look only"
             )
-        click.confirm("Free it?", abort=True, err=True)
+        if not click.confirm("Free it?", err=True):
+            sys.stderr.write("nothing was freed\n")
+            return 1
     failed, notes = pruning.carry_out(app, plan)
     if as_json:
         _print_document(plan, done=True, failed=failed, notes=notes)
@@ -87,9 +89,10 @@ def _say_plan(plan: Plan) -> None:
 
     rows = []
     for item in plan.items:
-        what = "everything, also from the run log" if item.forget else "logs' copies"
+        what = "everything" if item.forget else "logs' copies"
         what += " and outputs" if item.outputs and not item.forget else ""
         what += f" on {item.node}" if item.node else ""
+        what += ", and what the run log has of it" if item.forget else ""
         stays = (
             f"outputs stay: {times.bytes(item.keeps_bytes)} (--outputs frees them)"
             if item.keeps_bytes

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from mllaunch.cli import options
+
 
 class _Resume(click.Command):
     """Everything after ``--`` belongs to the script."""
@@ -35,7 +37,7 @@ class _Resume(click.Command):
 @click.option("--note", metavar="TEXT", help="A note.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated.")
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs per node; default: as before.")
-@click.option("--node", multiple=True, metavar="NAME", help="On this node; may be repeated.")
+@click.option("--node", multiple=True, metavar=options.NODES, help=options.ON_NODES)
 @click.option("--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Record, or set, a variable.")
 @click.option("--timeout", metavar="TIME", help="Stop it after, such as 4h or 90s.")
 @click.option("--allow-dirty", is_flag=True, help="With --code current: run uncommitted changes.")

@@ -6,7 +6,7 @@ import json
 import threading
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.errors import InternalError, MllaunchError, NotFound
@@ -17,7 +17,9 @@ from mllaunch.schedulers.ssh.transport import Address
 if TYPE_CHECKING:
     from mllaunch.schedulers.ssh.archive import Archive
 
-__all__ = ["Calls", "begin"]
+__all__ = ["Answered", "Calls", "begin", "nobody"]
+
+Answered = Callable[[str], None]
 
 _EVIDENCE = 3  # lines
 _OF_SSH = 255  # exit status: ssh(1), "or with 255 if an error occurred"
@@ -77,12 +79,17 @@ main()
 """
 
 
-class Calls:
-    """One at a time; other threads wait for their turn."""
+def nobody(node: str) -> None:
+    """Wants to know of no answer."""
 
-    def __init__(self, address: Address, pipe: Pipe) -> None:
+
+class Calls:
+    """One at a time; other threads wait for their turn. answered: is told the node's name with each answer."""
+
+    def __init__(self, address: Address, pipe: Pipe, answered: Answered = nobody) -> None:
         self.address = address
         self._pipe = pipe
+        self._answered = answered
         self._lock = threading.Lock()
         self._is_broken = False
 
@@ -132,6 +139,7 @@ class Calls:
                 if not isinstance(error, (OSError, EOFError, ValueError, SSHException)):
                     raise
                 raise transport.unreachable(self.address, error) from error
+        self._answered(self.address.name)
         if "error" in answer:
             raise self._failed(answer)
         return answer["value"], data
@@ -149,7 +157,7 @@ class Calls:
         self._pipe.close()
 
 
-def begin(link: Link, address: Address, archive: Archive) -> Calls:
+def begin(link: Link, address: Address, archive: Archive, answered: Answered = nobody) -> Calls:
     """Start an agent that answers calls. MllaunchError: "no_python", "old_python", "node_folder", "unreachable"."""
     text = _BEGIN.format(mark=_MARK, digest=archive.digest, node=address.name)
     try:
@@ -170,7 +178,8 @@ def begin(link: Link, address: Address, archive: Archive) -> Calls:
     except (OSError, EOFError) as error:
         raise transport.unreachable(address, error) from error
     if line == b"ready\n":
-        return Calls(address, pipe)
+        answered(address.name)
+        return Calls(address, pipe, answered)
     printed = [text.decode(errors="replace").strip() for text in before]
     raise _problem(address, pipe, line.decode(errors="replace").strip(), printed)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mllaunch.domain.placement import unknown
 from mllaunch.errors import MllaunchError
 from mllaunch.schedulers.ssh import calls, transport
-from mllaunch.schedulers.ssh.calls import Calls
+from mllaunch.schedulers.ssh.calls import Answered, Calls, nobody
 from mllaunch.schedulers.ssh.door import Door
 from mllaunch.schedulers.ssh.links import Link
 from mllaunch.schedulers.ssh.transport import Address
@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 
 class Fleet:
-    def __init__(self, addresses: Sequence[Address]) -> None:
+    """answered: is told the name of each node that answers, each time."""
+
+    def __init__(self, addresses: Sequence[Address], answered: Answered = nobody) -> None:
+        self._answered = answered
         self._addresses = {address.name: address for address in addresses}
         self._lock = threading.Lock()
         self._ways: dict[Address, _Way] = {}
@@ -54,7 +57,7 @@ class Fleet:
         """Raises MllaunchError if the node cannot be reached, or has no agent."""
         with self._lock:
             if address not in self._doors:
-                self._ways[address] = _Way(address, lambda: self._archive)
+                self._ways[address] = _Way(address, lambda: self._archive, self._answered)
                 self._doors[address] = Door(self._ways[address].enter)
             door = self._doors[address]
         return door.open()
@@ -69,7 +72,7 @@ class Fleet:
             yield here
 
     def each(self, addresses: Iterable[Address], act: Callable[[Calls], T]) -> dict[str, T | MllaunchError]:
-        """By name, what came of it on each node; all at once."""
+        """By name, what came of it on each node; all at once. Ctrl-C waits for none."""
         wanted = list(addresses)
         found: dict[str, T | MllaunchError] = {}
         failed: list[BaseException] = []
@@ -82,14 +85,15 @@ class Fleet:
             except BaseException as error:  # noqa: BLE001  raised again where it is waited for
                 failed.append(error)
 
-        # Not a pool, whose threads would have to end before this process can: Ctrl-C waits for no node.
-        threads = [threading.Thread(target=one, args=(address,), daemon=True) for address in wanted[1:]]
-        for thread in threads:
-            thread.start()
-        for address in wanted[:1]:
-            one(address)
-        for thread in threads:
-            thread.join()
+        if len(wanted) == 1:
+            one(wanted[0])
+        else:
+            # Not a pool, whose threads would have to end before this process can.
+            threads = [threading.Thread(target=one, args=(address,), daemon=True) for address in wanted]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         if failed:
             raise failed[0]
         return {address.name: found[address.name] for address in wanted}
@@ -98,9 +102,10 @@ class Fleet:
 class _Way:
     """The connection to one node, and an agent that answers over it."""
 
-    def __init__(self, address: Address, archive: Callable[[], Archive]) -> None:
+    def __init__(self, address: Address, archive: Callable[[], Archive], answered: Answered) -> None:
         self._address = address
         self._archive = archive
+        self._answered = answered
         self._link: Link | None = None
 
     @property
@@ -112,7 +117,7 @@ class _Way:
     def enter(self) -> Calls:
         if self._link is None or not self._link.is_open:
             self._link = transport.connect(self._address)
-        return calls.begin(self._link, self._address, self._archive())
+        return calls.begin(self._link, self._address, self._archive(), self._answered)
 
 
 def raise_first(answers: Mapping[str, object]) -> None:

@@ -64,6 +64,8 @@ class SshScheduler:
         self._terms = {"lease_s": lease_s, "keep_s": keep_s}  # recorded: who goes on needs no configuration
         self.chosen = Chosen(fleet, (), {})
         self._asked: set[str] = set()  # nodes that were asked to start
+        self._is_withdrawn = False
+        self._asking = threading.Lock()
         self._telling = threading.Lock()
 
     # --- where ---------------------------------------------------------------------------------------------------
@@ -147,13 +149,20 @@ class SshScheduler:
         def begin(calls: Calls, meeting: Meeting | None) -> None:
             tree = bring(calls)
             own, venv = self.chosen.specification(calls, spec, tree)
-            self._asked.add(calls.address.name)
+            self._note_asked(calls.address.name)
             calls.call("start", spec={**own, "meeting": meeting}, venv=venv)
 
         # The code goes to all at once, so that those who start later need not be waited for.
         if len(nodes) > 1 and listed is not None:
             raise_first(self._fleet.each(nodes, bring))
         self._meet(attempt, nodes, begin)
+
+    def _note_asked(self, node: str) -> None:
+        """MllaunchError if it is not to start any more: after Ctrl-C threads may still be on their way."""
+        with self._asking:
+            if self._is_withdrawn:
+                raise MllaunchError("withdrawn", f"{node} is not to start it any more")
+            self._asked.add(node)
 
     def _meet(
         self, attempt: AttemptRef, nodes: Sequence[Address], begin: Callable[[Calls, Meeting | None], None]
@@ -191,9 +200,10 @@ class SshScheduler:
         return self._rule_out(attempt, never_asked=())
 
     def withdraw(self, attempt: AttemptRef) -> bool:
-        return self._rule_out(
-            attempt, never_asked=[name for name in self.chosen.nodes if name not in self._asked]
-        )
+        with self._asking:
+            self._is_withdrawn = True
+            never_asked = [name for name in self.chosen.nodes if name not in self._asked]
+        return self._rule_out(attempt, never_asked)
 
     def _rule_out(self, attempt: AttemptRef, never_asked: Sequence[str]) -> bool:
         """never_asked: nodes of which is known that nobody has asked them to start it."""
@@ -223,7 +233,11 @@ class SshScheduler:
         wanted = self._read_stop(attempt.run_id)
         if wanted is None:
             return []
-        return [name for name in self.nodes_of(attempt) if [attempt.number, name] not in wanted["told"]]
+        try:
+            nodes = self.nodes_of(attempt)
+        except NotFound:
+            return []  # its submission had not come that far
+        return [name for name in nodes if [attempt.number, name] not in wanted["told"]]
 
     def outputs(
         self, attempt: AttemptRef, node: str | None = None
