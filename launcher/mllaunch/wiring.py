@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 class SystemClock:
     def now(self) -> str:
-        t = time.time()
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(t)) + f".{int(t % 1 * 1000):03d}Z"
+        from mllaunch.domain.times import stated
+
+        return stated(int(time.time() * 1000))
 
 
 class GitCodeStore:

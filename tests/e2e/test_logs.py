@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -103,6 +104,25 @@ def test_ranks_are_told_apart_and_can_be_asked_for(mllaunch: Mllaunch) -> None:
     for rank, code in (("2", 3), ("-1", 2), ("x", 2)):
         refused = mllaunch("logs", "--rank", rank, "@last")
         assert refused.rc == code and "rank" in refused.stderr
+
+
+def test_as_json_each_line_says_when_and_where_it_was_printed(mllaunch: Mllaunch) -> None:
+    script = 'printf "out $RANK\\033[31m\\n"; sleep 0.4; printf "err, without an end" >&2'
+    run = mllaunch("run", "--procs-per-node", "2", "--", "sh", "-c", script, check=True).run_name
+    shown = [json.loads(line) for line in mllaunch("logs", run, "--json", check=True).stdout.splitlines()]
+    times = [line.pop("at") for line in shown]
+    assert times == sorted(times) and times[-1].endswith("Z")
+    texts = {"stdout": ["out 0", "out 1"], "stderr": ["err, without an end"] * 2}
+    assert sorted(shown, key=lambda line: (line["stream"], line["rank"])) == [
+        {"node": os.uname().nodename, "rank": rank, "stream": stream, "text": texts[stream][rank]}
+        for stream in ("stderr", "stdout")
+        for rank in (0, 1)
+    ]
+    only = mllaunch(
+        "logs", run, "--json", "--rank", "1", "--stderr", "--grep", "without", "-f", check=True
+    ).stdout
+    assert json.loads(only)["rank"] == 1
+    assert mllaunch("logs", run, "--json", "--raw").rc == 2
 
 
 def test_output_appears_at_once_though_python_writes_to_no_terminal(mllaunch: Mllaunch, repo: Repo) -> None:

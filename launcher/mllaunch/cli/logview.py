@@ -82,7 +82,10 @@ class _NodeLog:
 
 
 class LogView:
-    """Shows the given ranks of one attempt in time order; show() continues where it left off. kinds: of streams."""
+    """Shows the given ranks of one attempt in time order; show() continues where it left off. kinds: of streams.
+
+    as_json: one document for each line, {"at", "node", "rank", "stream", "text"}; at is when its end came, or None.
+    """
 
     def __init__(
         self,
@@ -93,9 +96,12 @@ class LogView:
         kinds: list[str],
         pattern: re.Pattern[str] | None,
         since_s: float | None,
+        *,
+        as_json: bool = False,
     ) -> None:
         self._pattern = pattern
-        wants_colour = terminal.wants_colour(sys.stdout)
+        self._as_json = as_json
+        wants_colour = terminal.wants_colour(sys.stdout) and not as_json
         by_node: dict[str, list[str]] = {}
         for rank in ranks:
             node = app.node_of_rank(run, attempt, rank)
@@ -109,6 +115,8 @@ class LogView:
         self._pieces = dict.fromkeys(names, "")
         self._since_ms = None if since_s is None else _now_ms(app) - int(since_s * 1000)
         self._prefixed = len(ranks) > 1
+        self._node_of = {name: node for node, streams in by_node.items() for name in streams}
+        self._at_ms = dict.fromkeys(names, 0)  # when what was last read of a stream came
 
     def show(self, *, last: bool) -> None:
         """Show what has been added; with ``last`` also the lines that never ended."""
@@ -125,6 +133,7 @@ class LogView:
         segment = piece.segment
         if self._since_ms is not None and piece.at_ms < self._since_ms:
             return
+        self._at_ms[segment.stream] = piece.at_ms
         data = self._nodes[piece.node].read(segment.stream, segment.start, segment.end)
         self._lines(segment.stream, self._renderers[segment.stream].feed(data))
 
@@ -136,7 +145,25 @@ class LogView:
                 continue
             self._pieces[stream] = ""
             if self._pattern is None or self._pattern.search(line):
-                sys.stdout.write(self._prefix(stream) + line)
+                sys.stdout.write(
+                    self._document(stream, line) if self._as_json else self._prefix(stream) + line
+                )
+
+    def _document(self, stream: str, line: str) -> str:
+        import json
+
+        from mllaunch.domain.times import stated
+
+        kind, _, rank = stream.partition(".")
+        at_ms = self._at_ms[stream]
+        document = {
+            "at": stated(at_ms) if at_ms else None,
+            "node": self._node_of[stream],
+            "rank": int(rank),
+            "stream": kind,
+            "text": line.removesuffix("\n"),
+        }
+        return json.dumps(document) + "\n"
 
     def _prefix(self, stream: str) -> str:
         if not self._prefixed:

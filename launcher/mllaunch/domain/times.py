@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 
+def stated(unix_ms: int) -> str:
+    """A moment, milliseconds since 1970."""
+    import time
+
+    seconds, ms = divmod(unix_ms, 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ms:03d}Z"
+
+
 def seconds_between(start: str, end: str) -> float:
     """Negative if the end is before the start."""
     from datetime import datetime

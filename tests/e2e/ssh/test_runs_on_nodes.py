@@ -203,4 +203,4 @@ def test_what_many_nodes_have_in_common_is_said_once(nodes: Nodes, mllaunch: Mll
     cause, hint = shown.stderr.splitlines()
     assert cause.startswith("nowhere0 cannot be reached: ")
     assert cause.endswith("; likewise nowhere1, nowhere2, nowhere3 and 16 more")
-    assert hint == "  hint: does this work? ssh nowhere0 true"
+    assert hint == f"  hint: does this work? ssh -F {nodes.hosts.config} nowhere0 true"

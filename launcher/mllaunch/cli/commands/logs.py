@@ -28,10 +28,14 @@ _POLL_S = 0.05
     "--attempt", type=click.IntRange(1), metavar="N", help="An earlier attempt; default: the newest."
 )
 @click.option("--raw", is_flag=True, help="The stored bytes of stdout (or stderr) exactly.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document for each line.")
 def command(run: str, **asked: Any) -> int:
     """Show what a run printed: stdout and stderr in the order in which they came."""
+    from mllaunch.errors import UsageError
     from mllaunch.wiring import App
 
+    if asked["raw"] and asked["as_json"]:
+        raise UsageError("raw", "--raw is the bytes themselves, and --json documents of lines: choose one")
     app = App(os.environ, os.getcwd())
     found, status = app.log.get(run)
     try:
@@ -112,4 +116,4 @@ def _view(app: App, run: Run, attempt: int, asked: dict[str, Any]) -> Any:
         since_s = parse_duration(asked["since"]) if asked["since"] else None
     except ValueError as e:
         raise UsageError("since", f"--since {asked['since']}: {e}") from e
-    return LogView(app, run, attempt, list(ranks), kinds, pattern, since_s)
+    return LogView(app, run, attempt, list(ranks), kinds, pattern, since_s, as_json=asked["as_json"])
