@@ -227,7 +227,7 @@ def _given_up(app: App, scheduler: Scheduler, run_id: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        said = usecase.give_up(app.log, scheduler, run_id)
+        said = usecase.give_up(app.log, scheduler, app.clock, run_id)
         if said is None:
             raise
         app.follow_detached()

@@ -189,7 +189,7 @@ def start(log: RunLog, scheduler: Scheduler, clock: Clock, run: Run, spec: TaskS
         raise type(e)(e.code, e.message, evidence=evidence, hint=e.hint) from e
 
 
-def give_up(log: RunLog, scheduler: Scheduler, run_id: str) -> Interrupted | None:
+def give_up(log: RunLog, scheduler: Scheduler, clock: Clock, run_id: str) -> Interrupted | None:
     """After Ctrl-C in the midst of ``add`` and ``start``: have nothing start, if that can still be had, and return what
     is to be said. None if the run never came to be on record.
     """
@@ -202,7 +202,7 @@ def give_up(log: RunLog, scheduler: Scheduler, run_id: str) -> Interrupted | Non
     if not _is_withdrawn(scheduler, attempt(run)):
         return interrupted(run, "was submitted and goes on, or is given up by itself")
     reason = Reason("interrupted", "interrupted before the start", "user")
-    log.set_status(run.id, RunStatus(State.CANCELLED, reason, seal="unsealed"))
+    log.set_status(run.id, RunStatus(State.CANCELLED, reason, ended_at=clock.now(), seal="unsealed"))
     return Interrupted(f"Interrupted; {run.name} was withdrawn, and nothing was started")
 
 

@@ -186,12 +186,13 @@ def test_a_run_that_was_interrupted_before_its_start_is_withdrawn(is_on_its_way:
     scheduler: Any = Interrupted(can_withdraw=True)
     if is_on_its_way:
         with pytest.raises(KeyboardInterrupt):
-            submit.start(log, scheduler, run, task_spec(run, job()))
-    said = submit.give_up(log, scheduler, run.id)
+            submit.start(log, scheduler, Clock(), run, task_spec(run, job()))
+    said = submit.give_up(log, scheduler, Clock(), run.id)
     assert said is not None and said.exit_code == 130
     assert said.message == f"Interrupted; {run.name} was withdrawn, and nothing was started"
     run_id, status = log.statuses[-1]
     assert (run_id, status.state, status.seal) == (run.id, State.CANCELLED, "unsealed")
+    assert status.ended_at == Clock().now()
 
 
 @pytest.mark.parametrize("answer", [False, Unreachable("unreachable", "a is away")])
@@ -199,7 +200,7 @@ def test_a_run_that_may_have_started_when_it_was_interrupted_is_named(answer: bo
     log: Any = Log()
     run = submit.add(log, made(job()), Ids(), None)
     scheduler: Any = Interrupted(answer)
-    said = submit.give_up(log, scheduler, run.id)
+    said = submit.give_up(log, scheduler, Clock(), run.id)
     assert said is not None
     assert said.message == (
         f"Interrupted; {run.name} was submitted and goes on, or is given up by itself."
@@ -211,5 +212,5 @@ def test_a_run_that_may_have_started_when_it_was_interrupted_is_named(answer: bo
 def test_of_a_run_that_is_not_on_record_there_is_nothing_to_say_after_ctrl_c() -> None:
     log: Any = Log()
     scheduler: Any = Interrupted(can_withdraw=True)
-    assert submit.give_up(log, scheduler, "never-added") is None
+    assert submit.give_up(log, scheduler, Clock(), "never-added") is None
     assert log.statuses == []
