@@ -60,7 +60,7 @@ def show(app: App, query: RunQuery, *, as_json: bool) -> None:
         end = status.ended_at or (now if status.started_at else None)
         took = times.duration(times.seconds_between(status.started_at, end))
         silent = [
-            f"{silence.node} unreachable since {times.when(silence.since, now, terminal=on_terminal)}"
+            f"{silence.node} unreachable {times.since(silence.since, now, terminal=on_terminal)}"
             for silence in status.unreachable
         ]
         notes = (*silent, _MIXED if status.mixed else None, status.waiting or _why(row) or row.note)

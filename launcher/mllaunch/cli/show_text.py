@@ -18,8 +18,8 @@ def render(document: dict[str, Any], now: str, stream: IO[Any] | None) -> str:
     parts.headline(sheet, run)
     sheet.row("waiting", document["waiting"])
     for silence in document["unreachable"]:
-        since = times.when(silence["since"], now, terminal=sheet.on_terminal)
-        sheet.row("unreachable", f"{silence['node']} since {since}")
+        since = times.since(silence["since"], now, terminal=sheet.on_terminal)
+        sheet.row("unreachable", f"{silence['node']} {since}")
     _times(sheet, document, now)
     parts.notes(sheet, run)
     parts.command(sheet, document["command"])

@@ -16,6 +16,12 @@ def when(at: str | None, now: str, *, terminal: bool) -> str:
     return ago(at, now) if terminal else at
 
 
+def since(at: str, now: str, *, terminal: bool) -> str:
+    """From a time on: ``for 14s`` on a terminal, ``since`` that time on a pipe."""
+    seconds = seconds_between(at, now)
+    return f"for {duration(seconds)}" if terminal and seconds is not None else f"since {at}"
+
+
 def ago(at: str, now: str) -> str:
     """``3m ago``; from 30 days on the date; ``at`` itself when it lies ahead or is not a time."""
     try:

@@ -70,8 +70,8 @@ def unknown(
     import difflib
 
     there = "the configuration has " + (_listed(names) or "none")
-    there += f", the groups {_listed(groups)}" if groups else ""
-    there += f", the labels {_listed(labels)}" if labels else ""
+    for kind, words in (("group", groups), ("label", labels)):
+        there += f", the {kind}{'s' if len(words) > 1 else ''} {_listed(words)}" if words else ""
     near = difflib.get_close_matches(word, [*names, *groups, *labels], 1)
     return NotFound(
         "node",

@@ -36,6 +36,11 @@ def test_a_pipe_gets_the_time_as_it_is():
     assert times.when(None, NOW, terminal=True) == "-"
 
 
+def test_how_long_something_has_lasted_is_said_to_a_person_and_since_when_to_a_pipe():
+    assert times.since("2026-11-21T11:56:30Z", NOW, terminal=False) == "since 2026-11-21T11:56:30Z"
+    assert times.since("2026-11-21T11:56:30Z", NOW, terminal=True) == "for 3m 30s"
+
+
 DURATIONS = {
     None: "-",
     0: "0.0s",
