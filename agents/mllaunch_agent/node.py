@@ -220,7 +220,7 @@ _BESIDE = ("seal.json", "spec.json", "supervisor.lock", "submit.lock", "workdir.
 def held_bytes(folder: str) -> Optional[Tuple[int, int]]:
     """How much disk an attempt's folder takes: (our copies of streams, what its tasks wrote); None: it is gone."""
     if not os.path.isdir(folder):
-        return None
+        return (disk_bytes(_going(folder)), 0) if os.path.isdir(_going(folder)) else None
     ours = theirs = 0
     for name in _listed(folder):
         if name in _OUTPUTS:
@@ -259,6 +259,7 @@ def release_streams(folder: str) -> None:
     The folder goes altogether when they wrote nothing. Whoever calls has made sure of the run log. Can be repeated,
     also after a crash. Raises OSError while an agent looks after the attempt, or if it was never sealed.
     """
+    _remove_rest(folder)
     with _nobody_at(folder) as is_there:
         if not is_there:
             return
@@ -288,6 +289,7 @@ def discard(folder: str) -> None:
     """
     from mllaunch_agent import overlay, workdir
 
+    _remove_rest(folder)
     with _nobody_at(folder) as is_there:
         if not is_there:
             return
@@ -347,13 +349,28 @@ def _has_outputs(folder: str) -> bool:
     return bool(unreadable)
 
 
+def _going(folder: str) -> str:
+    """What an attempt's folder is called while it is removed."""
+    return folder + ".going"
+
+
 def _remove_whole(folder: str) -> None:
     """At once for others, who then find nothing and create nothing in it."""
-    going = folder + ".going"
-    if os.path.isdir(going):
-        _remove(going)  # what a crash has left
-    os.rename(folder, going)
-    _remove(going)
+    os.rename(folder, _going(folder))
+    _remove_rest(folder)
+
+
+def _remove_rest(folder: str) -> None:
+    """What is left of a folder that was to be removed whole, also by somebody who did not come to its end."""
+    import shutil
+
+    if os.path.isdir(_going(folder)):
+        shutil.rmtree(_going(folder), onerror=_tolerate_gone)
+
+
+def _tolerate_gone(_: Any, path: str, error: Any) -> None:
+    if not isinstance(error[1], FileNotFoundError):  # else another was at it, too
+        raise error[1]
 
 
 def _remove(path: str) -> None:

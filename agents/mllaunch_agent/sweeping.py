@@ -94,6 +94,8 @@ def _in_use(home: str) -> Tuple[Set[str], str]:
     specs = []
     runs = os.path.join(home, "runs")
     for attempt in (path for run in _listed(runs) for path in _listed(run)):
+        if not os.path.basename(attempt).isdigit():
+            continue  # it is being removed
         spec = system.read_file(os.path.join(attempt, "spec.json"))
         is_sealed = os.path.exists(os.path.join(attempt, "seal.json"))
         if spec is None or (is_sealed and not os.path.isdir(os.path.join(attempt, "streams"))):

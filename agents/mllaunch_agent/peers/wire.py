@@ -75,7 +75,9 @@ class Wire:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._fault = error  # after the last words, which may have come before
+                self._fault = error
+        if self._fault is not None:
+            self._hear_last_words()
         if self._fault is not None and b"\n" not in self._in:
             raise self._fault
         if now_s - self.heard_s > self._patience_s and b"\n" not in self._in:
@@ -86,6 +88,13 @@ class Wire:
             while self._out:
                 self._out = self._out[self.sock.send(self._out) :]
         except BlockingIOError:
+            pass
+
+    def _hear_last_words(self) -> None:
+        """What came before the fault, whoever has seen that."""
+        try:
+            self._receive()
+        except OSError:
             pass
 
     def _receive(self) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from mllaunch.domain.job import LOCAL
-from mllaunch.errors import MllaunchError
+from mllaunch.errors import MllaunchError, Unreachable
 from mllaunch.ports import AttemptRef
 
 if TYPE_CHECKING:
@@ -75,19 +75,23 @@ def look_once(
     nodes = _nodes_of(collector, run) if status.seal is None and (silent or is_first) else []
     if not nodes:
         return collector.collect(run, status)
-    unreadable: list[str] = []
+    failed: list[BaseException] = []
 
     def ask(node: str) -> None:
-        if not collector.attempt_to_collect(run, events_only=False, node=node):
-            unreadable.append(node)
+        try:
+            collector.collect(*collector.log.get(run.id), events_only=False, node=node)
+        except Unreachable:
+            pass  # it is noted
+        except BaseException as error:  # noqa: BLE001  raised where the look is waited for
+            failed.append(error)
 
     end_s = now_s() + _MOMENT_S
     asked = {node: start(partial(ask, node)) for node in nodes}
     for node, thread in sorted(asked.items(), key=lambda item: item[0] in silent):
         hurries = is_first or node in silent
         thread.join(max(0.0, end_s - now_s()) if hurries else None)
-    if unreadable:
-        return collector.collect(run, status)  # which says why
+    if failed:
+        raise failed[0]
     _, status = collector.log.get(run.id)
     # Nobody looks again at what has ended.
     return look_once(collector, run, status, start=start) if is_first and status.state.is_final else status
@@ -120,11 +124,13 @@ class Watch:
         several = run.spec.resources.nodes > 1
         self._nodes = collector.scheduler(run).nodes_of(AttemptRef(run.id, 1)) if several else []
         self._askers = _Askers(start)
-        self._is_readable = True
+        self._failed: BaseException | None = None
 
     def look(self, status: RunStatus) -> RunStatus:
         """The run's status, and what its nodes have said up to now is in the run log; once it has ended, all of it."""
-        if self._nodes and self._is_readable:
+        if self._failed is not None:
+            raise self._failed
+        if self._nodes:
             for node in self._nodes:
                 self._askers.ask(node, partial(self._ask, node))
             _, status = self._collector.log.get(self._run.id)
@@ -135,8 +141,13 @@ class Watch:
         return self._collector.collect(self._run, status, events_only=self._events_only)
 
     def _ask(self, node: str) -> None:
-        if not self._collector.attempt_to_collect(self._run, events_only=self._events_only, node=node):
-            self._is_readable = False  # the next look says why
+        try:
+            known = self._collector.log.get(self._run.id)
+            self._collector.collect(*known, events_only=self._events_only, node=node)
+        except Unreachable:
+            pass  # it is noted
+        except BaseException as error:  # noqa: BLE001  the next look raises it
+            self._failed = error
 
 
 class Rounds:

@@ -32,7 +32,18 @@ def reached(nodes: Nodes, repo: Repo, mllaunch: Mllaunch) -> Callable[[str], Res
         repo.commit()
         config = str(repo.root / "ssh_config")
         plain = subprocess.run(
-            ["ssh", "-F", config, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "node1", "true"],
+            [
+                "ssh",
+                "-F",
+                config,
+                "-o",
+                "BatchMode=yes",
+                "-o",
+                "StrictHostKeyChecking=yes",
+                *("-o", "ConnectTimeout=5"),
+                "node1",
+                "true",
+            ],
             capture_output=True,
             timeout=60,
         )
@@ -77,6 +88,14 @@ Host *
             + "  HostKeyAlias {one}\n  ProxyCommand env nc=%n python3 {root}/relay.py %% {one} %p\n",
             id="a command",
         ),
+        pytest.param(
+            BASTION.replace(
+                "  ProxyJump none",
+                "  ProxyCommand python3 {root}/relay.py x $(echo {two}) %p",
+            ),
+            id="a jump by a command, which a shell reads",
+        ),
+        pytest.param(NODE.replace("{key}", "{root}/%n-key"), id="a key by the node's name"),
         pytest.param("Include {root}/included\n", id="included"),
         pytest.param("Match exec true\n  Include {root}/included\n", id="matched and included"),
         pytest.param(
@@ -119,6 +138,8 @@ def test_what_ssh_reaches_is_reached(
     repo.write("included", included)
     repo.write("relay.py", RELAY)
     (repo.root / "known with spaces").write_text(known)
+    (repo.root / "node1-key").write_bytes(hosts.key.read_bytes())
+    (repo.root / "node1-key").chmod(0o600)
     odd = (
         f"@cert-authority * {key}\n@revoked * {nodes[3].key}\n{nodes[1].address} ssh-ed25519 AAAA\nfoo\n# x\n"
     )
@@ -175,6 +196,9 @@ def test_a_jump_whose_key_is_unknown_is_named_with_the_command_that_accepts_it(
         (NODE.replace("User root", "User nobody-of-that-name"), 4, "in as nobody-of-that-name: "),
         ("Host *\n  Foo bar\n", 2, "ssh_config: line 2: Bad configuration option: foo"),
         (NODE.replace("{known}", "{root}/revoked"), 4, "node1 shows a key that was revoked: ssh-ed25519"),
+        (NODE + "  RevokedHostKeys {root}/keys\n", 4, "node1 shows a key that was revoked: ssh-ed25519"),
+        (NODE + "  RevokedHostKeys {root}/none\n", 4, "which keys were revoked is not known: "),
+        (NODE + "  ProxyCommand sleep 60\n", 1, "error[unreachable]: node1 cannot be reached: "),
         (
             BASTION.replace("  ProxyJump none\n", "  ProxyJump none\n  User nobody-there\n"),
             4,
@@ -188,5 +212,6 @@ def test_what_ssh_does_not_reach_says_why(
     (repo.root / "garbage").write_text("no key\n")
     (repo.root / "garbage").chmod(0o600)
     (repo.root / "revoked").write_text(f"@revoked * {nodes[1].key}\n{nodes[1].address} {nodes[1].key}\n")
+    (repo.root / "keys").write_text(f"{nodes[1].key}\n")
     done = reached(text)
     assert done.rc == rc and words in done.stderr, done.stderr

@@ -102,6 +102,18 @@ def test_bytes_that_are_linked_from_elsewhere_are_not_counted_as_freed(tmp_path:
     assert node.disk_bytes(str(tree)) <= alone - 100_000
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_an_interrupted_removal_has_left_is_counted_and_goes_with_the_next_one(
+    tmp_path: Path, is_there: bool
+) -> None:
+    sealed(tmp_path / "1.going")
+    if is_there:
+        sealed(tmp_path / "1")
+    assert (node.held_bytes(str(tmp_path / "1")) or (0, 0))[0] >= 10_000
+    node.discard(str(tmp_path / "1"))
+    assert list(tmp_path.iterdir()) == [] and node.held_bytes(str(tmp_path / "1")) is None
+
+
 @pytest.mark.parametrize("free", [node.release_streams, node.discard])
 def test_several_who_free_the_same_at_once_all_find_it_freed(
     tmp_path: Path, free: Callable[[str], None]

@@ -11,7 +11,10 @@ import pytest
 from paramiko import Ed25519Key, PKey
 from paramiko.message import Message
 
-from mllaunch.schedulers.ssh.hostkeys import known
+from mllaunch.schedulers.ssh.hostkeys import known, listed
+
+# An exponent that is negative, on which paramiko raises OverflowError.
+RSA = "ssh-rsa " + base64.b64encode(b"\0\0\0\7ssh-rsa\0\0\0\1\xff\0\0\0\1\xff").decode()
 
 
 def key(number: int) -> str:
@@ -91,3 +94,13 @@ def test_a_key_that_was_revoked_is_not_known_and_one_of_an_authority_is_none_of_
     assert shown(tuple(k for k, _ in found.keys)) == [key(3)]
     assert shown(found.revoked) == [key(1)]
     assert isinstance(found.revoked[0], Ed25519Key)
+
+
+def test_a_list_of_revoked_keys_is_read_and_one_that_only_openssh_reads_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text(f"# revoked\n{key(1)} of gpu01\n\ndamaged\n{key(2)}\n")
+    assert shown(listed(str(tmp_path / "plain"))) == [key(1), key(2)]
+    (tmp_path / "krl").write_bytes(b"SSHKRL\n\0\0\0\0\1")
+    with pytest.raises(ValueError, match="only OpenSSH reads"):
+        listed(str(tmp_path / "krl"))
+    with pytest.raises(OSError):
+        listed(str(tmp_path / "none"))

@@ -38,6 +38,7 @@ def test_what_it_says_is_the_route_but_for_files_that_are_not_there(tmp_path: Pa
         command=None,
         known_hosts=(f"{tmp_path}/known of mine", f"{tmp_path}/known"),
         known_as="10.0.0.1",
+        revoked=None,
         shares=False,
     )
 
@@ -58,6 +59,8 @@ def test_what_it_says_is_the_route_but_for_files_that_are_not_there(tmp_path: Pa
         ("identityagent none", {"agent": "none"}),
         ("identityagent /run/agent", {"agent": "/run/agent"}),
         ("hostkeyalias lab", {"known_as": "lab"}),
+        ("revokedhostkeys none", {}),
+        ("revokedhostkeys /etc/revoked", {"revoked": "/etc/revoked"}),
     ],
 )
 def test_what_else_it_may_say(more: str, changes: dict[str, object]) -> None:
@@ -101,3 +104,16 @@ def test_a_jump_that_is_meant_for_the_jump_itself_too_is_made_once(monkeypatch: 
             None,
             *(stage.connection for stage in stages[:-1]),
         ]
+
+
+def test_names_of_files_may_have_tokens_and_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB", str(tmp_path))
+    for name in ("gpu01-10.0.0.1-22-me", "100%"):
+        (tmp_path / name).touch()
+    said = "user me\nhostname 10.0.0.1\nport 22\n"
+    said += "identityfile ${LAB}/%n-%h-%p-%r\nidentityfile $LAB/100%%\nidentityagent $LAB/agent\n"
+    route = parse("gpu01", said)
+    assert route.keys == (f"{tmp_path}/gpu01-10.0.0.1-22-me", f"{tmp_path}/100%")
+    assert route.agent == f"{tmp_path}/agent"

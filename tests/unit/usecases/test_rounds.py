@@ -13,6 +13,7 @@ from mllaunch.domain.job import Resources
 from mllaunch.domain.run import Run, RunStatus, Silence
 from mllaunch.domain.state import State
 from mllaunch.errors import Unreachable
+from mllaunch.usecases.collect import NewerProtocol
 from mllaunch.usecases.rounds import Rounds, Watch, look_once
 from tests.conformance.runs import SPEC, make_run
 from tests.fakes.nodes import AT, Nodes
@@ -79,7 +80,8 @@ class Collecting:
         return self
 
     def get(self, run_id: str) -> tuple[Run, RunStatus]:
-        return make_run(1), RunStatus(self.state, seal=self.seal, unreachable=self.unreachable)
+        run = next((run for run in self.runs if run.id == run_id), make_run(1))
+        return run, RunStatus(self.state, seal=self.seal, unreachable=self.unreachable)
 
     def views(self, run_id: str) -> dict[tuple[int, str], Any]:
         return {(1, "a"): {"seal": {"streams": {}}}}
@@ -87,8 +89,12 @@ class Collecting:
     def scheduler(self, run: Run) -> Nodes:
         return Nodes(*self._places[run.name])
 
-    def collect(self, run: Run, status: RunStatus, *, events_only: bool = False) -> RunStatus:
-        self.asked.append((run.name, None))
+    def collect(
+        self, run: Run, status: RunStatus, *, events_only: bool = False, node: str | None = None
+    ) -> RunStatus:
+        self.asked.append((run.name, node))
+        if run.name in self.newer:
+            raise NewerProtocol(run, "a", 2)
         return status
 
     def attempt_to_collect(self, run: Run, *, events_only: bool, node: str | None = None) -> bool:
@@ -163,8 +169,8 @@ def test_a_run_on_one_node_is_watched_without_threads_and_one_that_cannot_be_rea
     made, threads = watch(collecting, 2)
     made.look(RunStatus(State.RUNNING))
     threads[0].finish()
-    made.look(RunStatus(State.RUNNING))
-    assert collecting.asked == [("both", "a"), ("both", None)]
+    with pytest.raises(NewerProtocol):
+        made.look(RunStatus(State.RUNNING))
 
 
 def looked_once(collecting: Any, status: RunStatus, *, is_first: bool = False) -> list[Thread]:
@@ -207,8 +213,8 @@ def test_the_first_look_of_many_waits_for_no_node_unless_the_run_has_ended() -> 
 def test_a_run_whose_record_only_a_newer_mllaunch_can_read_says_so_also_while_a_node_is_silent() -> None:
     collecting: Any = Collecting({"both": ["a", "b"]})
     collecting.newer = {"both"}
-    looked_once(collecting, RunStatus(State.RUNNING, unreachable=(Silence("a", AT, AT),)))
-    assert collecting.asked == [("both", "b"), ("both", None)]
+    with pytest.raises(NewerProtocol):
+        looked_once(collecting, RunStatus(State.RUNNING, unreachable=(Silence("a", AT, AT),)))
 
 
 def test_it_is_over_when_nothing_more_can_come() -> None:

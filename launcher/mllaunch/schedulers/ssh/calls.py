@@ -160,6 +160,7 @@ class Calls:
 def begin(link: Link, address: Address, archive: Archive, answered: Answered = nobody) -> Calls:
     """Start an agent that answers calls. MllaunchError: "no_python", "old_python", "node_folder", "unreachable"."""
     text = _BEGIN.format(mark=_MARK, digest=archive.digest, node=address.name)
+    pipe = None
     try:
         pipe = program.start(link, address.python, text, "serve", archive.digest)
         before: deque[bytes] = deque(maxlen=_EVIDENCE)
@@ -176,12 +177,16 @@ def begin(link: Link, address: Address, archive: Archive, answered: Answered = n
             pipe.stdin.flush()
             line = pipe.stdout.readline()
     except (OSError, EOFError) as error:
+        if pipe is not None:
+            pipe.close()
         raise transport.unreachable(address, error) from error
     if line == b"ready\n":
         answered(address.name)
         return Calls(address, pipe, answered)
     printed = [text.decode(errors="replace").strip() for text in before]
-    raise _problem(address, pipe, line.decode(errors="replace").strip(), printed)
+    problem = _problem(address, pipe, line.decode(errors="replace").strip(), printed)
+    pipe.close()
+    raise problem
 
 
 def _problem(address: Address, pipe: Pipe, said: str, printed: Sequence[str]) -> MllaunchError:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from paramiko import PKey
 
-__all__ = ["Known", "known"]
+__all__ = ["Known", "known", "listed"]
 
 _REVOKED = "@revoked"
+_KRL = b"SSHKRL"  # PROTOCOL.krl of OpenSSH
 
 
 class Known(NamedTuple):
@@ -43,6 +44,19 @@ def known(files: Iterable[str], name: str) -> Known:
     return Known(tuple((key, file) for key, file in keys if key not in revoked), tuple(revoked))
 
 
+def listed(file: str) -> tuple[PKey, ...]:
+    """The keys of a file as RevokedHostKeys names it, one on each line. OSError or ValueError if it cannot be read:
+    then none may be trusted.
+    """
+    with open(file, "rb") as lines:
+        content = lines.read()
+    if content.startswith(_KRL):
+        raise ValueError("it is a key revocation list, which only OpenSSH reads")
+    fields = (line.split() for line in content.decode(errors="replace").splitlines())
+    found = [_key(*words[:2]) for words in fields if len(words) >= 2 and not words[0].startswith("#")]
+    return tuple(key for key in found if key is not None)
+
+
 def _entries(file: str, name: str) -> Iterator[tuple[str, PKey]]:
     try:
         with open(file, encoding="utf-8", errors="replace") as lines:
@@ -62,8 +76,8 @@ def _key(kind: str, text: str) -> PKey | None:
 
     try:
         made: PKey = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
-    except (paramiko.SSHException, paramiko.UnknownKeyType, ValueError, IndexError):
-        return None  # damaged, or of a kind that is not for us
+    except Exception:  # noqa: BLE001  paramiko raises whatever it comes upon in a key that is damaged
+        return None
     return made
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["SharedLink", "find"]
 
 _END_S = 1.0
-_OPTIONS = ("-T", "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S:.0f}")
+_OPTIONS = (
+    *("-T", "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "RemoteCommand=none"),
+    *("-o", f"ConnectTimeout={CONNECT_S:.0f}"),
+)
 
 
 class SharedPipe:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mllaunch.errors import ConfigError, MllaunchError, NotFound
@@ -22,7 +22,8 @@ class Route(NamedTuple):
 
     agent: the socket of the agent to ask; None for the user's own; "none". jumps: the machines on the way, as ssh(1) -J
     takes them, the first one first. command: in whose place a program is the way, for a shell. known_hosts: files.
-    known_as: the name that its key has in them. shares: whether OpenSSH may hold a connection to it open.
+    known_as: the name that its key has in them. revoked: a file of keys that are not to be trusted. shares: whether
+    OpenSSH may hold a connection to it open.
     """
 
     word: str
@@ -35,6 +36,7 @@ class Route(NamedTuple):
     command: str | None
     known_hosts: tuple[str, ...]
     known_as: str
+    revoked: str | None
     shares: bool
 
 
@@ -78,7 +80,9 @@ def parse(word: str, said: str) -> Route:
     known_as = alias if alias != "none" else host if port == _SSH_PORT else f"[{host}]:{port}"
     agent = one("identityagent", "SSH_AUTH_SOCK")
     command = one("proxycommand")
-    keys = (os.path.expanduser(path) for path in found.get("identityfile", ()))
+    tokens = _tokens(word, host, user, port)
+    keys = (_path(path, tokens) for path in found.get("identityfile", ()))
+    revoked = one("revokedhostkeys")
     files = [
         *_files(one("userknownhostsfile", "")),
         *_files(one("globalknownhostsfile", "")),
@@ -89,11 +93,12 @@ def parse(word: str, said: str) -> Route:
         user,
         port,
         tuple(path for path in keys if os.path.isfile(path)),
-        None if agent == "SSH_AUTH_SOCK" else os.path.expanduser(agent),
+        None if agent == "SSH_AUTH_SOCK" else agent if agent == "none" else _path(agent, tokens),
         tuple(jump for jump in one("proxyjump").split(",") if jump != "none"),
-        None if command == "none" else _expanded(command, word, host, user, port),
+        None if command == "none" else _expanded(command, tokens),
         tuple(files),
         known_as,
+        None if revoked == "none" else os.path.expanduser(revoked),
         one("controlpath") != "none",
     )
 
@@ -124,10 +129,33 @@ def _files(said: str) -> Sequence[str]:
     return found
 
 
-def _expanded(command: str, word: str, host: str, user: str, port: int) -> str:
-    """ssh_config(5), TOKENS, as far as a ProxyCommand has them."""
-    tokens = {"%": "%", "h": host, "n": word, "p": str(port), "r": user}
-    parts = command.split("%")
+def _tokens(word: str, host: str, user: str, port: int) -> dict[str, str]:
+    """ssh_config(5), TOKENS."""
+    import getpass
+
+    here = os.uname().nodename
+    return {
+        "%": "%",
+        "h": host,
+        "k": host,
+        "n": word,
+        "p": str(port),
+        "r": user,
+        "d": os.path.expanduser("~"),
+        "i": str(os.getuid()),
+        "u": getpass.getuser(),
+        "l": here,
+        "L": here.partition(".")[0],
+    }
+
+
+def _path(text: str, tokens: Mapping[str, str]) -> str:
+    """A file's name, with tokens, a tilde and variables of the environment."""
+    return os.path.expanduser(os.path.expandvars(_expanded(text, tokens)))
+
+
+def _expanded(text: str, tokens: Mapping[str, str]) -> str:
+    parts = text.split("%")
     made = parts[0]
     rest = iter(parts[1:])
     for part in rest:

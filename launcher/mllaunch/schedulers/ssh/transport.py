@@ -7,7 +7,6 @@ shared, one that is open already is used (master.py).
 
 from __future__ import annotations
 
-import os
 import shlex
 import socket
 from collections.abc import Sequence
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from mllaunch.errors import MllaunchError, NotPermitted, Unreachable
 from mllaunch.schedulers.ssh import hostkeys, master, routes
+from mllaunch.schedulers.ssh.hostkeys import Known
 from mllaunch.schedulers.ssh.links import ANSWER_S, CONNECT_S
 
 if TYPE_CHECKING:
     from fabric import Connection
 
-    from mllaunch.schedulers.ssh.hostkeys import Known
     from mllaunch.schedulers.ssh.links import Link
     from mllaunch.schedulers.ssh.routes import Route
 
@@ -126,7 +125,8 @@ class _Stage(NamedTuple):
     @property
     def has_answered(self) -> bool:
         transport = self.connection.client.get_transport()
-        return transport is not None and bool(transport.is_active())
+        # Whoever has accepted a connection, and said nothing since, has not answered.
+        return transport is not None and bool(transport.is_active() and transport.initial_kex_done)
 
 
 def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
@@ -139,11 +139,14 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
     route = routes.look_up(address.host or address.name, address.user, address.port, address.config)
     if route.shares and (held := master.find(address)) is not None:
         return held
-    stages = _stages(address, route, timeout_s)
-    connection = stages[-1].connection
+    stages: list[_Stage] = []
     try:
+        stages = _stages(address, route, timeout_s)
+        connection = stages[-1].connection
         connection.open()
     except BaseException as error:
+        if not stages or isinstance(error, MllaunchError):
+            raise
         explained = _explained(address, stages, error)  # before what shows how far it came is closed
         for stage in stages:
             stage.connection.client.close()  # paramiko leaves threads and sockets behind
@@ -168,16 +171,16 @@ def _stages(
             before = _stages(address, hop, timeout_s, met)
         else:
             before.append(_stage(address, hop, before[-1].connection if before else None, timeout_s))
-    gateway = before[-1].connection if before else route.command
-    return [*before, _stage(address, route, gateway, timeout_s)]
+    return [*before, _stage(address, route, before[-1].connection if before else None, timeout_s)]
 
 
-def _stage(address: Address, route: Route, gateway: Connection | str | None, timeout_s: float) -> _Stage:
+def _stage(address: Address, route: Route, gateway: Connection | None, timeout_s: float) -> _Stage:
     import paramiko
     from fabric import Config, Connection
 
-    if route.agent not in (None, "none"):
-        os.environ["SSH_AUTH_SOCK"] = str(route.agent)  # the only place in which paramiko looks
+    way = {}
+    if gateway is None and route.command is not None:
+        way["sock"] = paramiko.ProxyCommand(shlex.join(["/bin/sh", "-c", f"exec {route.command}"]))
     connection = Connection(
         host=route.host,
         user=route.user,
@@ -186,6 +189,7 @@ def _stage(address: Address, route: Route, gateway: Connection | str | None, tim
         config=Config(ssh_config=paramiko.SSHConfig()),  # all that it says is in the route
         connect_timeout=int(timeout_s),
         connect_kwargs={
+            **way,
             "banner_timeout": timeout_s,
             "auth_timeout": timeout_s,
             "key_filename": list(route.keys),
@@ -193,11 +197,45 @@ def _stage(address: Address, route: Route, gateway: Connection | str | None, tim
             "allow_agent": route.agent != "none",
         },
     )
-    known = hostkeys.known(
-        [address.known_hosts] if address.known_hosts else route.known_hosts, route.known_as
-    )
+    if route.agent not in (None, "none"):
+        connection.client._agent = _agent(str(route.agent))
+    known = _known(address, route)
     _trust(connection, known)
     return _Stage(route, connection, known)
+
+
+def _agent(path: str) -> Any:
+    """The agent at a socket; one without keys, if nobody answers there. paramiko itself asks the user's own only."""
+    import paramiko
+
+    agent = paramiko.agent.AgentSSH()
+    asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        asked.connect(path)
+        agent._connect(asked)
+    except Exception:  # noqa: BLE001  whatever listens there
+        asked.close()
+    return agent
+
+
+def _known(address: Address, route: Route) -> Known:
+    """The keys by which a machine is known. NotPermitted if what revokes keys cannot be read."""
+    known = hostkeys.known(route.known_hosts, route.known_as)
+    revoked = list(known.revoked)
+    if address.known_hosts is not None:
+        known = hostkeys.known([address.known_hosts], route.known_as)
+        revoked += known.revoked
+    if route.revoked is not None:
+        try:
+            revoked += hostkeys.listed(route.revoked)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise NotPermitted(
+                "revoked_keys",
+                f"{address.name}: which keys were revoked is not known: {route.revoked}: {why}",
+                hint=f"ssh -G {address.shown} | grep -i revokedhostkeys",
+            ) from error
+    return Known(tuple((key, file) for key, file in known.keys if key not in revoked), tuple(revoked))
 
 
 def _trust(connection: Connection, known: Known) -> None:
