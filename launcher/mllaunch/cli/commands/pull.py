@@ -169,7 +169,7 @@ def _say(planned: Layout, outcomes: Sequence[Outcome], dest: str) -> None:
 def _say_how_to_go_on(silent: dict[str, str]) -> None:
     if silent:
         nodes = ", ".join(silent)
-        sys.stderr.write(f"repeat this when {nodes} can be reached: it goes on, and copies nothing again\n")
+        sys.stderr.write(f"repeat this when {nodes} can be reached: it goes on\n")
 
 
 def _document(
