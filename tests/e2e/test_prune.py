@@ -101,7 +101,9 @@ def test_a_terminal_is_asked(mllaunch: Mllaunch, writing: Repo, terminal: Callab
     run_id, _ = finished(mllaunch)
     refused = terminal("prune", "--older-than", "0s", type_after=("Free it?", "n\n"))
     assert (refused.rc, refused.stdout.splitlines()[-1]) == (1, "nothing was freed")
-    assert terminal("prune", "--older-than", "0s", type_after=("Free it?", "\x03")).rc == 130
+    assert (
+        terminal("prune", "--older-than", "0s", type_after=("Free it?", "\x03\n")).rc == 130
+    )  # a signal just before a read is heeded after it
     assert (mllaunch.home.attempt(run_id) / "streams").is_dir()
     assert terminal("prune", "--older-than", "0s", type_after=("Free it?", "y\n")).rc == 0
     assert not (mllaunch.home.attempt(run_id) / "streams").exists()

@@ -135,10 +135,13 @@ def test_what_was_edited_after_the_run_began_is_kept_before_it_can_be_edited_aga
 def test_a_reload_and_a_forked_worker_tell_two_versions(traced: Traced) -> None:
     traced.write("part.py", "x = 1\n")
     script = (
-        "import importlib, os, part\n"
+        "import importlib, os, part, time\n"
+        "ms = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10**6\n"
         "r, w = os.pipe()\n"
         "pid = os.fork()\n"
         "if not pid: os.read(r, 1); os._exit(0)\n"
+        "forked = ms()\n"
+        "while ms() == forked: pass\n"  # notes say in which millisecond what was, and no more
         "open('part.py', 'w').write('x = 22\\n')\n"
         "importlib.reload(part)\n"
         "os.write(w, b'x'); os.waitpid(pid, 0)\n"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HEED_S = 0.2  # a Ctrl-C that comes just before a wait begins is heeded when that ends
+
 
 class Fleet:
     """answered: is told the name of each node that answers, each time."""
@@ -93,7 +95,8 @@ class Fleet:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join()
+                while thread.is_alive():
+                    thread.join(_HEED_S)
         if failed:
             raise failed[0]
         return {address.name: found[address.name] for address in wanted}
