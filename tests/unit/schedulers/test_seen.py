@@ -35,3 +35,4 @@ def test_where_nothing_can_be_written_nodes_are_asked_all_the_same(tmp_path: Pat
     (tmp_path / "nodes").write_bytes(b"")
     seen = Seen(str(tmp_path), Clock())
     seen.note("node1")
+    assert (tmp_path / "nodes").read_bytes() == b""

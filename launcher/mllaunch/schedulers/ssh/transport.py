@@ -178,6 +178,7 @@ def _stage(address: Address, route: Route, gateway: Connection | None, timeout_s
     import paramiko
     from fabric import Config, Connection
 
+    known = _known(address, route)  # first: it may refuse, and nothing runs yet
     way = {}
     if gateway is None and route.command is not None:
         way["sock"] = paramiko.ProxyCommand(shlex.join(["/bin/sh", "-c", f"exec {route.command}"]))
@@ -199,7 +200,6 @@ def _stage(address: Address, route: Route, gateway: Connection | None, timeout_s
     )
     if route.agent not in (None, "none"):
         connection.client._agent = _agent(str(route.agent))
-    known = _known(address, route)
     _trust(connection, known)
     return _Stage(route, connection, known)
 
