@@ -213,9 +213,10 @@ class Started:
 
     def wait_for(self, text: str) -> None:
         """Until it has printed this on either of its outputs."""
-        until(
-            lambda: text in self.stdout + self.stderr, f"{text!r} among {self.stdout!r} and {self.stderr!r}"
-        )
+        try:
+            until(lambda: text in self.stdout + self.stderr, "it to be printed")
+        except AssertionError:
+            raise AssertionError(f"{text!r} is not in {self.stdout!r} and {self.stderr!r}") from None
 
     def interrupt(self) -> None:
         """Ctrl-C."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mllaunch.cli import terminal
@@ -34,6 +34,7 @@ class _NodeLog:
 
     def __init__(self, app: App, run: Run, attempt: int, node: str, number: int, streams: list[str]) -> None:
         self._app = app
+        self.node = node
         self._ids = (run.id, attempt, node)
         self._number = number
         self._streams = streams
@@ -44,8 +45,11 @@ class _NodeLog:
     def read(self, stream: str, start: int, end: int) -> bytes:
         return self._app.blobs.read(self._ref(stream), start, end - start)
 
-    def pieces(self, last: bool) -> Iterator[_Piece]:
-        """What has been added; with ``last`` also what has no end."""
+    def pieces(self, *, last: bool, is_silent: bool) -> Iterator[_Piece]:
+        """What has been added; with ``last`` also what has no end.
+
+        is_silent: what would tell when the newest bytes came may be long in coming, so they are not held back for it.
+        """
         lengths = {name: self._app.blobs.length(self._ref(name)) for name in self._streams}
         ref = self._ref(protocol.MARKS)
         marks = self._app.blobs.read(ref, self._marks_at, self._app.blobs.length(ref))
@@ -54,8 +58,8 @@ class _NodeLog:
         for segment in self._merger.feed(marks, lengths):
             at_ms = self._wall_ms(segment, at_ms)
             yield _Piece(at_ms, self._number, segment)
-        if last:
-            for segment in self._merger.rest(lengths):
+        if last or is_silent:
+            for segment in self._merger.rest(lengths, lines_only=not last):
                 at_ms = self._wall_ms(segment, at_ms)
                 yield _Piece(at_ms, self._number, segment)
 
@@ -118,9 +122,10 @@ class LogView:
         self._node_of = {name: node for node, streams in by_node.items() for name in streams}
         self._at_ms = dict.fromkeys(names, 0)  # when what was last read of a stream came
 
-    def show(self, *, last: bool) -> None:
-        """Show what has been added; with ``last`` also the lines that never ended."""
-        for piece in heapq.merge(*(node.pieces(last) for node in self._nodes)):
+    def show(self, *, last: bool, silent: Collection[str] = ()) -> None:
+        """Show what has been added; with ``last`` also the lines that never ended. silent: nodes, by name."""
+        pieces = (node.pieces(last=last, is_silent=node.node in silent) for node in self._nodes)
+        for piece in heapq.merge(*pieces):
             self._show(piece)
         if last:
             for name, renderer in self._renderers.items():

@@ -58,10 +58,11 @@ class Merger:
                 self._done[stream] = end
                 yield Segment(stream, start, end, self._boot_ms)
 
-    def rest(self, lengths: Mapping[str, int]) -> Iterator[Segment]:
-        """What is left of each stream at its end: unfinished lines, and bytes that no mark tells of."""
-        for stream, end in lengths.items():
+    def rest(self, lengths: Mapping[str, int], *, lines_only: bool = False) -> Iterator[Segment]:
+        """What is left of each stream: bytes that no mark tells of yet and, unless lines_only, unfinished lines."""
+        for stream, length in lengths.items():
             start = self._done.get(stream, 0)
+            end = self._line_end(stream, start, length) if lines_only else length
             if end > start:
                 self._done[stream] = end
                 yield Segment(stream, start, end, self._boot_ms)

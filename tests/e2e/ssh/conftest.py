@@ -70,5 +70,10 @@ def nodes(_hosts: Hosts, repo: Repo) -> Iterator[Nodes]:
             host.boot()
     made = Nodes(_hosts, repo)
     yield made
-    until(lambda: not made.agents(), "the agents on the nodes to end", 60)
-    assert not made.orphans()
+    try:
+        until(lambda: not made.agents(), "the agents on the nodes to end", 60)
+        assert not made.orphans()
+    except AssertionError:
+        for host in _hosts.hosts:  # so that what this test left behind fails no other
+            host.crash()
+        raise

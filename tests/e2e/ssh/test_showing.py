@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -20,6 +21,11 @@ for number in range(6000):
 """
 
 
+def _has_printed(logs: str, number: str) -> bool:
+    """Whether both ranks have."""
+    return all(f"[{rank}] {number}\n" in logs for rank in (0, 1))
+
+
 @pytest.fixture(autouse=True)
 def _heal(nodes: Nodes) -> Iterator[None]:
     yield
@@ -30,7 +36,7 @@ def test_show_says_which_nodes_do_not_answer_and_which_do_not_know_of_a_stop(
     nodes: Nodes, repo: Repo, mllaunch: Mllaunch
 ) -> None:
     run = mllaunch("submit", "--node", "node1", "--node", "node2", repo.script(COUNTING)).run_name
-    until(lambda: mllaunch("logs", run).stdout.count("5\n") >= 2, "some output")
+    until(lambda: _has_printed(mllaunch("logs", run).stdout, "5"), "some output of both")
     document = mllaunch("show", run, "--json", check=True).document
     assert (document["unreachable"], document["not_told"]) == ([], [])
     nodes[2].cut()
@@ -53,7 +59,8 @@ def test_a_node_that_is_away_delays_nothing_that_is_here_or_on_others(
     nodes: Nodes, repo: Repo, mllaunch: Mllaunch
 ) -> None:
     run = mllaunch("submit", "--node", "node1", "--node", "node2", repo.script(COUNTING)).run_name
-    until(lambda: mllaunch("logs", run).stdout.count("5\n") >= 2, "some output")
+    # More than what is waited for below: when the very last lines came is told by the node later than the lines.
+    until(lambda: _has_printed(mllaunch("logs", run).stdout, "25"), "some output of both")
     mllaunch.home.close(timeout_s=0)  # nobody looks after it in the background
     nodes[2].cut()
     began = time.monotonic()
@@ -81,6 +88,7 @@ def test_a_node_that_is_away_delays_nothing_that_is_here_or_on_others(
     assert time.monotonic() - began < 5
     following = mllaunch.start("logs", "-f", run)
     following.wait_for(absent)
+    following.wait_for(re.findall(r"^\[1\] .*\n", mllaunch("logs", run).stdout, re.M)[-1])
     nodes[2].heal()
     mllaunch("stop", run, "--now", check=True)
     assert following.end().stderr == absent

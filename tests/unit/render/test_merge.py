@@ -39,6 +39,15 @@ def test_a_segment_says_when_its_bytes_had_arrived():
     assert list(merger.rest(streams.lengths)) == [Segment("out", 2, 4, 10)]
 
 
+def test_whole_lines_can_be_had_before_their_marks_and_are_not_given_out_again():
+    streams = Streams(out=b"a\nb\nc")
+    merger = Merger(streams.read)
+    assert list(merger.feed(b"10 out 2\n", streams.lengths)) == [Segment("out", 0, 2, 10)]
+    assert list(merger.rest(streams.lengths, lines_only=True)) == [Segment("out", 2, 4, 10)]
+    streams.texts["out"] += b"\nd\n"
+    assert list(merger.feed(b"20 out 4\n30 out 8\n", streams.lengths)) == [Segment("out", 4, 8, 30)]
+
+
 def test_lines_are_not_split_by_a_mark_in_their_middle():
     streams = Streams(out=b"half a line\nnext\n", err=b"oops\n")
     assert streams.merged(b"10 out 5\n20 err 5\n30 out 17\n") == b"oops\nhalf a line\nnext\n"

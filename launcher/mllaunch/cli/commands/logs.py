@@ -63,7 +63,7 @@ def _show(app: App, run: Run, status: RunStatus, asked: dict[str, Any]) -> None:
     view = _view(app, run, attempt, asked)
     while True:
         ended = status.state.is_final
-        view.show(last=ended or not follow)
+        view.show(last=ended or not follow, silent=[silence.node for silence in status.unreachable])
         silences.say(status)
         if ended or not follow:
             return

@@ -52,7 +52,7 @@ def command(runs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **as
             raise UsageError(
                 "not_confirmed", "nobody is here to be asked", hint="--yes to free it, --dry-run to look only"
             )
-        if not click.confirm("Free it?", err=True):
+        if not _confirmed("Free it?"):
             sys.stderr.write("nothing was freed\n")
             return 1
     failed, notes = pruning.carry_out(app, plan)
@@ -61,6 +61,14 @@ def command(runs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **as
     else:
         _say_result(plan, failed, notes)
     return 1 if failed else 0
+
+
+def _confirmed(question: str) -> bool:
+    """Ask on the terminal; anything but a yes is a no."""
+    # Not input(), which click.confirm() uses, too: it drops a Ctrl-C that comes while it flushes the question.
+    sys.stderr.write(f"{question} [y/N]: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _wish(app: App, runs: tuple[str, ...], asked: dict[str, Any]) -> Wish:
