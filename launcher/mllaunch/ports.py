@@ -145,6 +145,9 @@ class RunLog(Protocol):
     def set_status(self, run_id: str, status: RunStatus) -> None:
         """Replace the run's status, durably."""
 
+    def note_started(self, run_id: str) -> None:
+        """Of a run that is in ``packaging``: it is ``queued`` now, durably. Of any other this changes nothing."""
+
     def set_unreachable(self, run_id: str, node: str, silence: Silence | None) -> None:
         """Note in RunStatus.unreachable that a node does not answer: of what is known and this, the earlier ``since``
         and the later ``asked``; None: it answers. Nothing but this changes it, and this changes nothing else."""

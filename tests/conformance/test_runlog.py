@@ -233,6 +233,14 @@ def test_a_status_is_replaced_and_a_sealed_run_leaves_the_unsettled(log: Closabl
         log.set_status("nobody", RUNNING)
 
 
+def test_that_a_run_has_started_is_noted_unless_more_is_known(log: ClosableRunLog) -> None:
+    log.add(make_run(1), RunStatus(State.PACKAGING))
+    log.add(make_run(2), RUNNING)
+    for number in (1, 2):
+        log.note_started(make_run(number).id)
+    assert [row.status for row in log.rows(RunQuery())] == [RUNNING, RunStatus(State.QUEUED)]
+
+
 def test_a_view_is_replaced_only_by_who_saw_the_newest(
     log: ClosableRunLog, kind: str, tmp_path: Path
 ) -> None:

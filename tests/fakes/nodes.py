@@ -112,6 +112,9 @@ class Nodes:
     def lease_s(self, attempt: AttemptRef) -> float:
         return self._lease_s
 
+    def abandon(self, attempt: AttemptRef) -> bool:
+        return False
+
     def retry(self, failed: AttemptRef) -> None:
         self.retried.append(failed.number)
         raise self.retry_fails

@@ -115,6 +115,13 @@ class SqliteRunLog:
         with self._database.transaction() as writer:
             _set_status(writer, run_id, status)
 
+    def note_started(self, run_id: str) -> None:
+        with self._database.transaction() as writer:
+            writer.execute(
+                "UPDATE run SET state = ? WHERE id = ? AND state = ?",
+                (State.QUEUED.value, _text(run_id), State.PACKAGING.value),
+            )
+
     def set_unreachable(self, run_id: str, node: str, silence: Silence | None) -> None:
         with self._database.transaction() as writer:
             found = writer.execute("SELECT unreachable FROM run WHERE id = ?", (_text(run_id),)).fetchone()

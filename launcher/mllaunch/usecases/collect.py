@@ -127,7 +127,9 @@ class Collector(NamedTuple):
 
         The earlier ones, too: a retry starts as soon as an attempt has failed, before all of its output is here.
         """
+        _, before = self.log.get(run.id)
         known = self.log.views(run.id)
+        has_begun = before.state is State.QUEUED and not known  # its nodes have said so
         sealed = {key for key, view in known.items() if view["seal"]}
         nodes: Mapping[str, NodeFiles | None] = {}
         answers: dict[str, bool] = {}
@@ -141,7 +143,7 @@ class Collector(NamedTuple):
                     continue
                 try:
                     if files is None:
-                        self._note_gone(run, attempt, node)
+                        self._note_gone(run, attempt, node, has_begun)
                     else:
                         self._collect_node(run, attempt, node, files, events_only)
                 except Unreachable:
@@ -167,17 +169,21 @@ class Collector(NamedTuple):
             if not does and (known is None or unasked_s > _NOTED_EACH_S):
                 self.log.set_unreachable(run.id, node, Silence(node, now, now))
 
-    def _note_gone(self, run: Run, attempt: AttemptRef, node: str) -> None:
-        """A node says that it has nothing of an attempt: nothing more will come, if it is not just about to begin."""
+    def _note_gone(self, run: Run, attempt: AttemptRef, node: str, has_begun: bool) -> None:
+        """A node says that it has nothing of an attempt: nothing more will come, if it is not just about to begin.
+
+        has_begun: this is known to be so, although nothing of it was heard.
+        """
         view, covered = self.log.view(attempt, node)  # after the look: what is here may be freed there
-        if view.get("seal") or not (view or self._should_have_come(run)):
+        was_here = bool(view) or has_begun
+        if view.get("seal") or not (was_here or self._should_have_come(run)):
             return
         now = self.clock.now()
-        if view:
+        view = view or views.empty()
+        if was_here:
             words = f"what {node} kept of this run is gone"
             reason = Reason(FOLDER_LOST, words, "infrastructure", node)
         else:
-            view = views.empty()
             reason = Reason("incomplete", f"{node} never began", "infrastructure", node, retryable=True)
         if not State(view["state"]).is_final:
             view = {**view, "state": State.FAILED.value, "reason": reason._asdict(), "ended_at": now}

@@ -187,6 +187,10 @@ def start(log: RunLog, scheduler: Scheduler, clock: Clock, run: Run, spec: TaskS
         log.set_status(run.id, RunStatus(State.FAILED, reason, ended_at=clock.now(), seal="unsealed"))
         evidence = (*e.evidence, f"{run.name} is on record as failed")
         raise type(e)(e.code, e.message, evidence=evidence, hint=e.hint) from e
+    try:
+        log.note_started(run.id)
+    except MllaunchError:
+        pass  # it has started all the same, and whoever collects from it first notes more than this
 
 
 def give_up(log: RunLog, scheduler: Scheduler, clock: Clock, run_id: str) -> Interrupted | None:

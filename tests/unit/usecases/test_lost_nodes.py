@@ -36,13 +36,13 @@ def since(status: RunStatus) -> dict[str, str]:
 class Looking:
     """A run on some nodes, and whoever collects it."""
 
-    def __init__(self, folder: Path, *names: str, max_retries: int = 0) -> None:
+    def __init__(self, folder: Path, *names: str, max_retries: int = 0, state: State = State.QUEUED) -> None:
         self.clock = Clock()
         self.nodes = Nodes(*names)
         self.log = SqliteRunLog(str(folder))
         spec = SPEC._replace(backend="ssh", max_retries=max_retries, resources=Resources(nodes=len(names)))
         self.run = make_run(1, spec=spec)
-        self.log.add(self.run, RunStatus(State.QUEUED))
+        self.log.add(self.run, RunStatus(state))
         self._blobs = FileBlobStore(str(folder))
 
     def look(self, minute: int | None = None, node: str | None = None) -> RunStatus:
@@ -238,7 +238,7 @@ def test_an_attempt_of_which_a_folder_was_lost_is_not_followed_for_it_may_go_on(
 
 
 def test_a_node_that_never_began_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
-    one = Looking(tmp_path, "a", "b")
+    one = Looking(tmp_path, "a", "b", state=State.PACKAGING)
     one.nodes["a"].start()
     one.nodes["b"].is_gone = True  # as before it was told to begin
     assert one.look(0).seal is None
@@ -248,6 +248,18 @@ def test_a_node_that_never_began_is_waited_for_and_not_for_ever(tmp_path: Path) 
     status = one.look(3)
     assert (status.state, status.seal) == (State.FAILED, "unsealed")
     assert status.reason is not None and status.reason.code == "incomplete"
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+def test_a_folder_that_was_lost_before_anything_was_heard_of_it_ends_the_run(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    one = Looking(tmp_path, *names)
+    for name in names:
+        one.nodes[name].is_gone = True
+    status = one.look()
+    assert (status.state, status.seal) == (State.FAILED, "unsealed")
+    assert status.reason is not None and status.reason.code == "folder_lost"
 
 
 def test_a_folder_that_was_freed_once_the_record_was_here_is_not_lost(tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ class Log:
     def set_status(self, run_id: str, status: RunStatus) -> None:
         self.statuses.append((run_id, status))
 
+    def note_started(self, run_id: str) -> None:
+        self.statuses.append((run_id, RunStatus(State.QUEUED)))
+
 
 def job(**changes: Any) -> JobSpec:
     made = JobSpec(("python", "train.py"), "train.py", (), "", Resources(), "digits")
@@ -126,6 +129,36 @@ def test_a_name_that_is_taken_is_replaced_unless_it_was_chosen() -> None:
         submit.add(log, run, ids, "brave-otter-1")
     with pytest.raises(MllaunchError, match="no free name"):
         submit.add(Log("brave-otter-1", "last-gnu-4"), run, ids, None)  # type: ignore[arg-type]
+
+
+class Willing:
+    """A scheduler that starts what it is given."""
+
+    def start(self, spec: TaskSpec) -> None:
+        pass
+
+
+class Full(Log):
+    """A run log whose disk is full by the time of the start."""
+
+    def note_started(self, run_id: str) -> None:
+        raise InternalError("disk_full", "no space left on device")
+
+
+def test_a_run_that_was_handed_over_is_queued() -> None:
+    log: Any = Log()
+    scheduler: Any = Willing()
+    run = made(job())
+    submit.start(log, scheduler, Clock(), run, task_spec(run, job()))
+    assert log.statuses == [(run.id, RunStatus(State.QUEUED))]
+
+
+def test_a_start_is_not_said_to_have_failed_because_it_could_not_be_noted() -> None:
+    log: Any = Full()
+    scheduler: Any = Willing()
+    run = made(job())
+    submit.start(log, scheduler, Clock(), run, task_spec(run, job()))
+    assert log.statuses == []
 
 
 class Broken:
