@@ -112,7 +112,7 @@ class Masker:
     """Finds and masks the declared values and the known shapes.
 
     values: whitespace around a value is not part of it (files that hold a secret end with a newline). Values
-    shorter than MIN_VALUE bytes are not masked, see too_short(). context: how many bytes from its start
+    shorter than MIN_VALUE bytes are not masked. context: how many bytes from its start
     decide a match.
     """
 
@@ -152,11 +152,6 @@ class Masker:
             while start >= 0:
                 yield start, start + len(value)
                 start = window.find(value, start + 1)
-
-
-def too_short(values: Sequence[bytes]) -> list[bytes]:
-    """The declared values that are not masked, because shorter than MIN_VALUE bytes (but not empty)."""
-    return [value for value in values if 0 < len(value.strip()) < MIN_VALUE]
 
 
 def _begun(value: bytes, window: bytes) -> int:

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from mllaunch.domain.run import Run
     from mllaunch.domain.snapshot import Snapshot
     from mllaunch.images.asking import Answer
-    from mllaunch.images.builder import EngineImageBuilder
     from mllaunch.images.locks import FileLocks
-    from mllaunch.ports import Scheduler
+    from mllaunch.ports import ImageBuilder, Scheduler
     from mllaunch.runlog.blobs import FileBlobStore
     from mllaunch.runlog.names import RandomIds
     from mllaunch.runlog.sqlite import SqliteRunLog
@@ -323,7 +322,7 @@ class App:
 
         return Docker(self.engine_answer.socket)
 
-    def images(self, registry: str | None, network: str) -> EngineImageBuilder:
+    def images(self, registry: str | None, network: str) -> ImageBuilder:
         from mllaunch.images.builder import EngineImageBuilder
         from mllaunch_agent.engine import Engine
         from mllaunch_containers.builder import Builder

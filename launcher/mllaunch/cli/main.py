@@ -85,13 +85,15 @@ def _dispatch(arguments: list[str]) -> object:
         from mllaunch.cli.early import Early
 
         early = Early(arguments[1:])
-        from mllaunch.cli import submission
+        from mllaunch.cli import request
 
-        if submission.is_plain(arguments[1:]):
+        if request.is_plain(arguments[1:]):
+            from mllaunch.cli import submission
+
             command = (
                 submission.submit_and_return if arguments[0] == "submit" else submission.submit_and_follow
             )
-            return command(early, submission.plain(arguments[1:]))
+            return command(early, request.plain(arguments[1:]))
     return _group()(args=arguments, prog_name="mllaunch", standalone_mode=False, obj=early)
 
 

@@ -8,7 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.cli.imaging import Progress
-from mllaunch.cli.submission import Launchable, Submitted, check_network, launch, make_run
+from mllaunch.cli.request import check_network
+from mllaunch.cli.submission import Launchable, launch, make_run
+from mllaunch.cli.submitted import Submitted
 from mllaunch.domain.job import SSH
 from mllaunch.domain.placement import Wish, wish
 from mllaunch.errors import MllaunchError, NotFound, UsageError
