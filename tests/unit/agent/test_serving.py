@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mllaunch_agent import PROTOCOL_VERSION, codekeeping, codewatch, engine, serving
+from mllaunch_agent import PROTOCOL_VERSION, calls, codekeeping, codewatch, engine, serving
 from mllaunch_agent.codekeeping import key_of
 from mllaunch_agent.codewatch import Listed, blob_id_of
 
@@ -226,7 +226,7 @@ def test_where_an_attempt_listens_is_told(node: Node) -> None:
 def test_a_first_agent_that_does_not_listen_in_time_is_missed(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "_MEETING_S", -1.0)
+    monkeypatch.setattr(calls, "_MEETING_S", -1.0)
     assert node.ask("meeting", run_id=RUN, number=1)["error"] == "not_found"
 
 
@@ -234,10 +234,10 @@ def test_a_task_finds_the_environment_of_the_session_without_ours(monkeypatch: p
     monkeypatch.setenv("SSH_CONNECTION", "10.0.0.9 50000 10.0.0.1 22")
     monkeypatch.setenv("MLLAUNCH_AGENT", "1")
     monkeypatch.setenv("CUDA_HOME", "/opt/cuda")
-    found = serving.environment()
+    found = calls.environment()
     assert found["CUDA_HOME"] == "/opt/cuda"
     assert not {"SSH_CONNECTION", "MLLAUNCH_AGENT"} & set(found)
-    assert serving._reached() == "10.0.0.1"
+    assert calls._reached() == "10.0.0.1"
 
 
 def test_a_checkpoint_is_read_whole_before_it_is_said_to_be_one(node: Node) -> None:
@@ -277,17 +277,17 @@ def test_an_engine_that_may_not_be_used_is_told_apart_from_none(
 
 def test_time_that_a_call_takes_is_not_time_without_one(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     left = []
-    monkeypatch.setattr(serving.Calls, "do_kept", lambda self: left.append(signal.alarm(0)))
+    monkeypatch.setattr(calls.Calls, "do_kept", lambda self: left.append(signal.alarm(0)))
     node.ask("kept")
     assert left == [0]  # no alarm was set meanwhile
 
 
 def test_code_stays_from_the_look_for_a_tree_until_an_attempt_has_it(node: Node) -> None:
     key = "0" * 64
-    served = serving.Calls(str(node.home))
+    served = calls.Calls(str(node.home))
     node.home.mkdir()
     served.do_tree(key)
-    assert serving.Calls(str(node.home)).do_sweep(0, False) is None
+    assert calls.Calls(str(node.home)).do_sweep(0, False) is None
     assert node.ask("unused", for_s=0)["value"]["size_bytes"] == 0
     served._code.let_go()  # as the start of an attempt does
     assert node.ask("sweep", for_s=0, seldom=False)["value"]["trees"] == 0

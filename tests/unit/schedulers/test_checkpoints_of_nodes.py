@@ -12,8 +12,8 @@ from mllaunch.errors import MllaunchError, Unreachable
 from mllaunch.schedulers.ssh import checkpoints
 from mllaunch.schedulers.ssh.calls import Calls
 from mllaunch.schedulers.ssh.checkpoints import Original
-from mllaunch_agent.serving import Calls as Served
-from mllaunch_agent.serving import Data
+from mllaunch_agent.calls import Calls as Served
+from mllaunch_agent.calls import Data
 
 
 class Node:
