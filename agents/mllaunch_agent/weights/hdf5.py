@@ -8,7 +8,7 @@ import math
 import struct
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
 
-__all__ = ["Array", "arrays"]
+from mllaunch_agent.weights.model import Array
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _METADATA_BYTES = 16 << 20  # read of one file beside its arrays; 20,000 arrays have as much
@@ -21,13 +21,6 @@ _FLOATS = {
     (4, 8, 23): "f4",
     (8, 11, 52): "f8",
 }  # bytes, bits of the exponent and the mantissa
-
-
-class Array(NamedTuple):
-    dtype: str  # as numpy spells it, with " big-endian" behind it where the bytes lie so
-    shape: Tuple[int, ...]
-    begin: int  # where its bytes begin, counted from the start of the file
-    size: int  # in bytes
 
 
 def arrays(file: BinaryIO, begin: int, size: int) -> Dict[str, Array]:
