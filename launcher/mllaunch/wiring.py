@@ -375,8 +375,7 @@ class App:
         """The interpreter that is configured for runs that are processes, as they are told it."""
         from mllaunch.usecases.runtime import DOCKER
 
-        python = None if config.runtime == DOCKER else config.python
-        return os.path.join(self.root or self.cwd, python) if python and os.sep in python else python
+        return None if config.runtime == DOCKER else config.interpreter(self.root or self.cwd)
 
     def made_images(self) -> list[MadeImage]:
         """The images in the engine that mllaunch has made. MllaunchError if there is no engine."""
@@ -453,7 +452,7 @@ class App:
         """The absolute path of a program, looked up as the submitter's shell would."""
         # shutil.which does the same, at the price of importing every archive format.
         if os.sep in program:
-            places = [program]
+            places = [os.path.expanduser(program)]
         else:
             places = [
                 os.path.join(f, program) for f in self.environ.get("PATH", os.defpath).split(os.pathsep)

@@ -247,6 +247,17 @@ def test_a_relative_interpreter_starts_at_the_root_when_configured_and_where_it_
     assert typed.startswith(f"would run   {below}/venv/py train.py\n")
 
 
+def test_an_interpreter_can_be_named_by_the_home_of_the_user(mllaunch: Mllaunch, repo: Repo) -> None:
+    python = mllaunch.home.user / "venv" / "py"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    repo.write("mllaunch.yaml", "python: ~/venv/py\n")
+    repo.script("print(1)")
+    shown = mllaunch("submit", "--dry-run", "train.py", check=True).stdout
+    assert shown.startswith(f"would run   {python} train.py\n")
+
+
 def test_a_dry_run_in_place_promises_no_checkout(mllaunch: Mllaunch, repo: Repo) -> None:
     repo.script("print(1)")
     shown = mllaunch("submit", "--in-place", "--dry-run", "train.py", check=True).stdout

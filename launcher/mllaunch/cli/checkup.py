@@ -82,8 +82,7 @@ def _config(app: App) -> str | Fault | None:
             root = app.root
         except MllaunchError:
             root = None  # it is said of the repository
-        python = app.config(root, {}).python
-        return os.path.join(root, python) if root and python and os.sep in python else python
+        return app.config(root, {}).interpreter(root or app.cwd)
     except MllaunchError as error:
         return Fault("; ".join((error.message, *error.evidence)), error.hint)
 

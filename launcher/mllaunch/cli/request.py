@@ -101,9 +101,6 @@ def request(
         """Paths on the command line start where it was typed, those in a configuration at the root."""
         return cwd if asked[option] else root
 
-    python = config.python
-    if python and os.sep in python:
-        python = os.path.join(base("python"), python)
     grace_s = duration_s("grace")
     return Request(
         words=tuple(asked["words"]),
@@ -114,7 +111,7 @@ def request(
         runtime=choice.runtime,
         runtime_why=choice.why,
         in_place=asked["in_place"],
-        python=python,
+        python=config.interpreter(base("python")),
         environment=tuple(config.env),
         data=tuple(os.path.join(base("data"), path) for path in config.data),
         output=config.output,

@@ -50,7 +50,10 @@ def resume(app: App, reference: str, asked: dict[str, Any]) -> Submitted | None:
     if here.nodes:  # as they are now, and not when the code was committed
         config = config._replace(nodes=here.nodes, ssh=here.ssh)
     named = _interpreter(parent)
-    own_python = named in (None, _configured_python(parent, config))  # else it went before those of nodes
+    own_python = named in (
+        None,
+        config.interpreter(parent.snapshot.repository),
+    )  # else it went before those of nodes
     config = config._replace(python=named, origins={**config.origins, "python": parent.name})
     resources = _place(app, parent, status, config, asked, own_python)
     with Progress(asked["as_json"], "from") as progress:
@@ -281,12 +284,6 @@ def _interpreter(parent: Run) -> str | None:
 
     first = parent.spec.argv[0]
     return None if parent.spec.script is None or first == IMAGE_PYTHON else first
-
-
-def _configured_python(parent: Run, config: Config) -> str | None:
-    """The configured one as a run's command has it."""
-    python = config.python
-    return os.path.join(parent.snapshot.repository, python) if python and os.sep in python else python
 
 
 def _runtime(app: App, parent: Run) -> Choice:

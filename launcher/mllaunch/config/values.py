@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -80,3 +81,12 @@ class Config(NamedTuple):
     def python_is_typed(self) -> bool:
         """Whether a flag or a variable names the interpreter: it goes before those of nodes."""
         return self.origins["python"] in ("--python", "MLLAUNCH_PYTHON")
+
+    def interpreter(self, base: str) -> str | None:
+        """The interpreter as runs are told it: a relative path starts at ``base``; ``~`` is for the machine that has it
+        to read.
+        """
+        python = self.python
+        if python is None or os.sep not in python or python.startswith("~"):
+            return python
+        return os.path.join(base, python)

@@ -316,3 +316,16 @@ def test_a_node_s_own_interpreter_goes_before_that_of_all_runs_and_is_what_the_r
     assert done.rc == 3
     assert "error[python]: node1 has no /nonexistent/python\n" in done.stderr
     assert "hint: mllaunch.yaml:" in done.stderr
+
+
+def test_an_interpreter_in_the_user_s_home_is_looked_for_in_the_home_on_the_node(
+    nodes: Nodes, repo: Repo, mllaunch: Mllaunch
+) -> None:
+    nodes.configure("python: ~/.local/mine\n", python=None)
+    nodes[1].run("ln", "-sf", "/usr/bin/python3", "/root/.local/mine")
+    repo.script(WHICH)
+    done = mllaunch("run", "--node", "node1", "train.py", check=True)
+    assert done.stdout == "/root/.local/mine\n"
+    nodes[1].run("rm", "/root/.local/mine")
+    shown = mllaunch("doctor", "--node", "node1").stdout
+    assert "~/.local/mine" in shown
