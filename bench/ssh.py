@@ -1,14 +1,16 @@
 """Runs on machines reached by SSH, beside `ssh host python t.py` over a fresh connection.
 
 The hosts are the testbed's: namespaces of this one machine, so all sixteen of them share its processors. The job's
-first line tells when it was printed, by a clock that all share; on several hosts the last one counts, and the
-reference is the same on one host. A line's delay is from when the job printed it until `mllaunch run` has shown it. The
-80 addresses are ones at which nobody answers and nothing says so; a connection is given 8 s.
+first line tells when it was printed, by a clock that all share; on several hosts the last one counts. A line's delay is
+from when the job printed it until `mllaunch run` has shown it. The 80 addresses are ones at which nobody answers and
+nothing says so; a connection is given 8 s.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,12 +45,17 @@ def rows(quick: bool) -> Iterator[Row]:
 
 
 def _starts(hosts: Hosts, user: User, rounds: int) -> Iterator[Row]:
-    first = hosts.hosts[0]
-    (first.folder / "t.py").write_text(FIRST_LINE)
+    for host in hosts.hosts[:_AT_ONCE]:
+        (host.folder / "t.py").write_text(FIRST_LINE)
 
-    def plain() -> float:
-        command = ["ssh", "-F", str(hosts.config), first.name, f"{PYTHON} -u /host/t.py"]
-        return first_line_ms(user.output, user.call(command))
+    def plain(count: int) -> float:
+        commands = [
+            ["ssh", "-F", str(hosts.config), host.name, f"{PYTHON} -u /host/t.py"]
+            for host in hosts.hosts[:count]
+        ]
+        began_ns = time.time_ns()
+        started = [subprocess.Popen(command, stdout=subprocess.PIPE) for command in commands]
+        return max((int(each.communicate()[0]) - began_ns) / 1e6 for each in started)
 
     def submitted(count: int) -> float:
         named = [word for host in hosts.hosts[:count] for word in ("--node", host.name)]
@@ -61,10 +68,14 @@ def _starts(hosts: Hosts, user: User, rounds: int) -> Iterator[Row]:
         user.settle()
         return last_ms
 
-    both = in_turns(plain, lambda: submitted(1), rounds)
+    both = in_turns(lambda: plain(1), lambda: submitted(1), rounds)
     yield Row("submit -> first line, one node, as submitted before", *both, at_most_ratio=2.5)
     both = in_turns(lambda: submitted(1), lambda: submitted(_AT_ONCE), rounds)
     yield Row(f"submit -> first line of all, {_AT_ONCE} nodes, to one node", *both, at_most_ratio=3)
+    both = in_turns(lambda: plain(1), lambda: plain(_AT_ONCE), rounds)
+    yield Row(f"the same by ssh alone, {_AT_ONCE} nodes, to one node", *both)
+    both = in_turns(lambda: plain(_AT_ONCE), lambda: submitted(_AT_ONCE), rounds)
+    yield Row(f"submit -> first line of all, {_AT_ONCE} nodes, to ssh alone", *both)
 
 
 def _stdout(folder: Path, node: str, run: str, rank: int) -> Path:
