@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -215,3 +215,54 @@ def test_what_ssh_does_not_reach_says_why(
     (repo.root / "keys").write_text(f"{nodes[1].key}\n")
     done = reached(text)
     assert done.rc == rc and words in done.stderr, done.stderr
+
+
+@pytest.fixture
+def authority(nodes: Nodes, repo: Repo) -> Iterator[str]:
+    """The public key of one that vouches for node1, and for its key that nobody knows."""
+    ca = repo.root.parent / "authority"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", ca], check=True)
+    sign = ["ssh-keygen", "-q", "-s", ca, "-I", "node1", "-h", "-n", nodes[1].address]
+    subprocess.run([*sign, nodes[1].folder / "host_key.pub"], check=True)
+    config = nodes[1].folder / "sshd_config"
+    before = config.read_text()
+    config.write_text(f"{before}HostCertificate /host/host_key-cert.pub\n")
+    nodes[1].run("pkill", "-HUP", "-o", "sshd")
+    yield ca.with_suffix(".pub").read_text().strip()
+    config.write_text(before)
+    nodes[1].run("pkill", "-HUP", "-o", "sshd")
+
+
+def test_a_node_is_reached_for_whose_key_an_authority_vouches(
+    nodes: Nodes,
+    repo: Repo,
+    reached: Callable[[str], Result],
+    authority: str,
+    mllaunch: Mllaunch,
+    tmp_path: Path,
+) -> None:
+    (repo.root / "vouched").write_text(f"@cert-authority 10.* {authority}\n")
+    repo.script("open('outputs/a', 'w').write('b'); print('ran')")
+    done = reached(NODE.replace("{known}", "{root}/vouched"))
+    assert (done.rc, done.stdout) == (0, "ran\n"), done.stderr
+    mllaunch("pull", done.run_name, str(tmp_path / "pulled"), check=True)
+    assert (tmp_path / "pulled/outputs/a").read_text() == "b"
+    (repo.root / "vouched").write_text(f"@cert-authority 10.* {nodes[2].key}\n")
+    done = mllaunch("run", "--node", "node1", "train.py")
+    assert done.rc == 4
+    assert "error[ssh_login]: node1: ssh says: Host key verification failed.\n" in done.stderr
+    assert "hint: does this work? ssh -F " in done.stderr
+
+
+def test_a_list_that_only_openssh_reads_says_whose_keys_were_revoked(
+    nodes: Nodes, repo: Repo, reached: Callable[[str], Result]
+) -> None:
+    (repo.root / "keys").write_text(f"{nodes[2].key}\n")
+    revoke = ["ssh-keygen", "-q", "-k", "-f", repo.root / "krl"]
+    subprocess.run([*revoke, repo.root / "keys"], check=True)
+    done = reached(NODE + "  RevokedHostKeys {root}/krl\n")
+    assert (done.rc, done.stdout) == (0, "ran\n"), done.stderr
+    (repo.root / "keys").write_text(f"{nodes[1].key}\n")
+    subprocess.run([*revoke, "-u", repo.root / "keys"], check=True)
+    done = reached(NODE + "  RevokedHostKeys {root}/krl\n")
+    assert done.rc == 4 and "node1: ssh says: Host key verification failed.\n" in done.stderr

@@ -94,13 +94,24 @@ def test_a_key_that_was_revoked_is_not_known_and_one_of_an_authority_is_none_of_
     assert shown(tuple(k for k, _ in found.keys)) == [key(3)]
     assert shown(found.revoked) == [key(1)]
     assert isinstance(found.revoked[0], Ed25519Key)
+    assert found.has_authority
 
 
-def test_a_list_of_revoked_keys_is_read_and_one_that_only_openssh_reads_is_refused(tmp_path: Path) -> None:
+def test_an_authority_counts_for_the_machines_that_it_is_named_for(tmp_path: Path) -> None:
+    file = tmp_path / "known"
+    file.write_text(f"@cert-authority *.example.org,!other.example.org sk-of-a-kind {'A' * 68}\n")
+    assert known([str(file)], "gpu01.example.org").has_authority
+    for name in ("gpu01", "other.example.org"):
+        assert not known([str(file)], name).has_authority
+
+
+def test_a_list_of_revoked_keys_is_read_and_one_that_only_openssh_reads_is_told_from_it(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "plain").write_text(f"# revoked\n{key(1)} of gpu01\n\ndamaged\n{key(2)}\n")
     assert shown(listed(str(tmp_path / "plain"))) == [key(1), key(2)]
     (tmp_path / "krl").write_bytes(b"SSHKRL\n\0\0\0\0\1")
-    with pytest.raises(ValueError, match="only OpenSSH reads"):
+    with pytest.raises(ValueError, match="key revocation list"):
         listed(str(tmp_path / "krl"))
     with pytest.raises(OSError):
         listed(str(tmp_path / "none"))

@@ -24,6 +24,22 @@ def test_what_is_no_socket_of_ours_is_taken_as_it_is() -> None:
     assert transport._transport(channel).sock is channel
 
 
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("ann@gpu01: Permission denied (publickey).", "ssh_login"),
+        ("Host key verification failed.", "ssh_login"),
+        ("Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures", "ssh_login"),
+        ("ssh: connect to host gpu01 port 22: Connection timed out", "unreachable"),
+        ("kex_exchange_identification: Connection closed by remote host", "unreachable"),
+    ],
+)
+def test_a_machine_that_refuses_is_told_from_one_that_ssh_does_not_reach(said: str, code: str) -> None:
+    error = transport.refused(transport.Address("gpu01"), ["what came before", said])
+    assert error.code == code
+    assert error.hint == "does this work? ssh gpu01 true"
+
+
 def test_an_option_that_this_system_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:

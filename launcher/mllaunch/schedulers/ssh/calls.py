@@ -217,7 +217,7 @@ def _problem(address: Address, pipe: Pipe, said: str, printed: Sequence[str]) ->
         )
     evidence = tuple([*filter(None, printed), *complaint.splitlines()][-_EVIDENCE:])
     if status == _OF_SSH and evidence:
-        return transport.unreachable(address, ConnectionError(evidence[-1]))
+        return transport.refused(address, evidence)
     return MllaunchError(
         "agent_start",
         f"no agent could be started on {address.name}",

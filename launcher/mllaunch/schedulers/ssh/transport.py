@@ -2,7 +2,8 @@
 
 What Fabric would do and we do not: it adds unknown host keys by itself. Here both unknown and changed ones are refused.
 How a machine is reached is OpenSSH's to say, by the user's configuration (routes.py); where that has connections
-shared, one that is open already is used (master.py).
+shared, one that is open already is used, and where only OpenSSH can tell whether a key is to be trusted, it connects
+itself (client.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from mllaunch.errors import MllaunchError, NotPermitted, Unreachable
-from mllaunch.schedulers.ssh import hostkeys, master, routes
+from mllaunch.schedulers.ssh import client, hostkeys, routes
 from mllaunch.schedulers.ssh.hostkeys import Known
 from mllaunch.schedulers.ssh.links import ANSWER_S, CONNECT_S
 
@@ -28,6 +29,8 @@ __all__ = ["Address", "connect"]
 _KEEPALIVE_S = 5
 _SILENCE_S = 15.0
 _SSH_PORT = 22
+# What OpenSSH's last line says where it reached the machine, and either of them did not want the other.
+_REFUSALS = ("Permission denied", "Host key verification failed", "Too many authentication failures")
 
 
 class Address(NamedTuple):
@@ -137,7 +140,7 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
     # It prints whole tracebacks of what it also raises.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     route = routes.look_up(address.host or address.name, address.user, address.port, address.config)
-    if route.shares and (held := master.find(address)) is not None:
+    if route.shares and (held := client.find(address)) is not None:
         return held
     stages: list[_Stage] = []
     try:
@@ -146,6 +149,8 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
             stage.connection.open()
             # Until a session begins, sshd's small messages wait as ours would, and ask for our acknowledgement.
             _set(stage.connection.transport.sock, "TCP_QUICKACK", 1)
+    except _OnlyOpenSsh:
+        return client.ClientLink(address)
     except BaseException as error:
         if not stages or isinstance(error, MllaunchError):
             raise
@@ -221,7 +226,7 @@ def _agent(path: str) -> Any:
 
 
 def _known(address: Address, route: Route) -> Known:
-    """The keys by which a machine is known. NotPermitted if what revokes keys cannot be read."""
+    """The keys by which a machine is known. NotPermitted if what revokes keys cannot be read; _OnlyOpenSsh."""
     known = hostkeys.known(route.known_hosts, route.known_as)
     revoked = list(known.revoked)
     if address.known_hosts is not None:
@@ -230,14 +235,21 @@ def _known(address: Address, route: Route) -> Known:
     if route.revoked is not None:
         try:
             revoked += hostkeys.listed(route.revoked)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
+        except ValueError as error:
+            raise _OnlyOpenSsh from error
+        except OSError as error:
             raise NotPermitted(
                 "revoked_keys",
-                f"{address.name}: which keys were revoked is not known: {route.revoked}: {why}",
+                f"{address.name}: which keys were revoked is not known: {route.revoked}: {error.strerror}",
                 hint=f"ssh -G {address.shown} | grep -i revokedhostkeys",
             ) from error
+    if known.has_authority:
+        raise _OnlyOpenSsh
     return Known(tuple((key, file) for key, file in known.keys if key not in revoked), tuple(revoked))
+
+
+class _OnlyOpenSsh(Exception):
+    """Whether a machine's key is to be trusted only OpenSSH can tell."""
 
 
 def _trust(connection: Connection, known: Known) -> None:
@@ -307,6 +319,19 @@ def _set(sock: Any, option: str, value: int) -> None:
     number = getattr(socket, option, None)
     if number is not None and isinstance(sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+def refused(address: Address, said: Sequence[str]) -> MllaunchError:
+    """What to raise where ssh itself gave up. said: the last lines of what it did say."""
+    if not any(words in said[-1] for words in _REFUSALS):
+        return unreachable(address, ConnectionError(said[-1]))
+    message = f"{address.name}: ssh says: {said[-1]}"
+    return NotPermitted(
+        "ssh_login",
+        message,
+        evidence=tuple(said[:-1]),
+        hint=f"does this work? {_typed(address)} true",
+    )
 
 
 def unreachable(address: Address, error: BaseException) -> Unreachable:

@@ -1,7 +1,9 @@
-"""Connections that the user's own OpenSSH holds open for sharing (ControlMaster in ssh_config(5)).
+"""Connections through the user's own OpenSSH client: each command is an `ssh` of its own.
 
-So nodes are reached that ask for more than a key, such as a code from a telephone, once the user has logged in there.
-Each command is an `ssh` of its own, which costs milliseconds. Nothing is asked of the user here, and no master opened.
+Where one is held open for sharing (ControlMaster in ssh_config(5)) it costs milliseconds. So nodes are reached that ask
+for more than a key, such as a code from a telephone, once the user has logged in there. Elsewhere each is a connection
+of its own, for nodes by whose side stands what only OpenSSH can read. Nothing is asked of the user here, and no master
+opened.
 """
 
 from __future__ import annotations
@@ -18,44 +20,48 @@ from mllaunch.schedulers.ssh.links import ANSWER_S, CONNECT_S
 if TYPE_CHECKING:
     from mllaunch.schedulers.ssh.transport import Address
 
-__all__ = ["SharedLink", "find"]
+__all__ = ["ClientLink", "SharedLink", "find"]
 
 _END_S = 1.0
 _OPTIONS = (
     *("-T", "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "RemoteCommand=none"),
     *("-o", f"ConnectTimeout={CONNECT_S:.0f}"),
+    *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
 )
 
 
-class SharedPipe:
+class ClientPipe:
     def __init__(self, argv: list[str]) -> None:
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the pipe
-        self._socket, theirs = socket.socketpair()
-        with theirs:
+        # Two of them: what an ssh that ends has not read would be an error for who reads what it said.
+        self._to, stdin = socket.socketpair()
+        self._from, stdout = socket.socketpair()
+        with stdin, stdout:
             # In a session of its own, where the terminal's Ctrl-C does not end it in mid-sentence.
             self._process = subprocess.Popen(
                 argv,
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
+                stdin=stdin.fileno(),
+                stdout=stdout.fileno(),
                 stderr=self._complaints,
                 start_new_session=True,
             )
-        self._socket.settimeout(ANSWER_S)
+        self.set_patience(ANSWER_S)
         self.stdin = self
-        self.stdout: BinaryIO = self._socket.makefile("rb")
+        self.stdout: BinaryIO = self._from.makefile("rb")
 
     @property
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
     def set_patience(self, seconds: float | None) -> None:
-        self._socket.settimeout(seconds)
+        for end in (self._to, self._from):
+            end.settimeout(seconds)
 
     def receive(self, limit: int) -> bytes:
-        return self._socket.recv(limit)
+        return self._from.recv(limit)
 
     def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
+        self._to.sendall(data)
 
     def write(self, data: bytes) -> int:
         try:
@@ -76,12 +82,14 @@ class SharedPipe:
         return status, self._complaints.read().decode(errors="replace").strip()
 
     def close(self) -> None:
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for it, too
-        except OSError:
-            pass
+        for end in (self._to, self._from):
+            try:
+                end.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for it, too
+            except OSError:
+                pass
         self.stdout.close()
-        self._socket.close()
+        self._to.close()
+        self._from.close()
         self._process.terminate()
         try:
             self._process.wait(_END_S)
@@ -91,19 +99,29 @@ class SharedPipe:
         self._complaints.close()
 
 
-class SharedLink:
+class ClientLink:
+    """Opens a connection for each command. Whether it can, the command tells."""
+
     def __init__(self, address: Address) -> None:
         self._address = address
 
     @property
     def is_open(self) -> bool:
-        return _is_there(self._address)
+        return True
 
-    def run(self, command: str) -> SharedPipe:
-        return SharedPipe([*openssh.client(self._address, *_OPTIONS), command])
+    def run(self, command: str) -> ClientPipe:
+        return ClientPipe([*openssh.client(self._address, *_OPTIONS), command])
 
     def close(self) -> None:
-        pass  # it is the user's
+        pass  # that of a command ends with it
+
+
+class SharedLink(ClientLink):
+    """Has all commands share a connection, which is the user's."""
+
+    @property
+    def is_open(self) -> bool:
+        return _is_there(self._address)
 
 
 def find(address: Address) -> SharedLink | None:
