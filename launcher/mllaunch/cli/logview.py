@@ -58,10 +58,13 @@ class _NodeLog:
         for segment in self._merger.feed(marks, lengths):
             at_ms = self._wall_ms(segment, at_ms)
             yield _Piece(at_ms, self._number, segment)
-        if last or is_silent:
-            for segment in self._merger.rest(lengths, lines_only=not last):
+        if last:
+            for segment in self._merger.rest(lengths):
                 at_ms = self._wall_ms(segment, at_ms)
                 yield _Piece(at_ms, self._number, segment)
+        elif is_silent:
+            for segment in self._merger.rest(lengths, lines_only=True):
+                yield _Piece(0, self._number, segment)
 
     def _wall_ms(self, segment: Segment, before_ms: int) -> int:
         """Never less than that of what came before, whatever the clocks do."""
@@ -124,7 +127,9 @@ class LogView:
 
     def show(self, *, last: bool, silent: Collection[str] = ()) -> None:
         """Show what has been added; with ``last`` also the lines that never ended. silent: nodes, by name."""
-        pieces = (node.pieces(last=last, is_silent=node.node in silent) for node in self._nodes)
+        # What is asked for by its time waits for that.
+        hurried = silent if self._since_ms is None else ()
+        pieces = (node.pieces(last=last, is_silent=node.node in hurried) for node in self._nodes)
         for piece in heapq.merge(*pieces):
             self._show(piece)
         if last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -251,7 +252,41 @@ def test_a_node_is_reached_for_whose_key_an_authority_vouches(
     done = mllaunch("run", "--node", "node1", "train.py")
     assert done.rc == 4
     assert "error[ssh_login]: node1: ssh says: Host key verification failed.\n" in done.stderr
-    assert "hint: does this work? ssh -F " in done.stderr
+    assert "hint: does this work, and asks nothing? ssh -o BatchMode=yes -F " in done.stderr
+
+
+def test_an_authority_counts_through_a_jump_where_nobody_is_asked_either(
+    nodes: Nodes,
+    repo: Repo,
+    reached: Callable[[str], Result],
+    authority: str,
+    mllaunch: Mllaunch,
+    tmp_path: Path,
+) -> None:
+    asked = tmp_path / "asked"
+    ask = repo.write("ask", f"#!/bin/sh\ntouch {asked}\necho yes\n")
+    ask.chmod(0o755)
+    environ = {"DISPLAY": ":9", "SSH_ASKPASS": str(ask)}
+    known, forwarding = (
+        repo.root / "vouched",
+        "  LocalForward 17171 localhost:1\n  ExitOnForwardFailure yes\n",
+    )
+    known.write_text(f"@cert-authority {nodes[1].address} {authority}\n{nodes[2].address} {nodes[2].key}\n")
+    with socket.create_server(("localhost", 17171)):  # as by an ssh of the user's
+        done = reached(BASTION.replace("{known}", "{root}/vouched") + forwarding)
+        assert (done.rc, done.stdout) == (0, "ran\n"), done.stderr
+    configured = (repo.root / "mllaunch.yaml").read_text()
+    # The files of the configuration know nobody: that of the run's alone counts, on the way, too.
+    repo.write("ssh_config", (repo.root / "ssh_config").read_text().replace("/vouched", "/empty"))
+    repo.write("mllaunch.yaml", configured.replace("ssh: {", "ssh: {known_hosts: vouched, "))
+    repo.commit()
+    mllaunch.wait_sealed(mllaunch("run", "--node", "node1", "train.py", env=environ, check=True).run_name)
+    known.write_text(f"@cert-authority {nodes[1].address} {authority}\n")
+    refused = mllaunch("run", "--node", "node1", "train.py", env=environ)
+    assert refused.rc == 4
+    assert "error[ssh_login]: node1: ssh says: Host key verification failed.\n" in refused.stderr
+    assert not asked.exists()
+    assert known.read_text().count("\n") == 1
 
 
 def test_a_list_that_only_openssh_reads_says_whose_keys_were_revoked(

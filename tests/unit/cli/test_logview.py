@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from mllaunch.runlog.blobs import FileBlobStore
 from tests.conformance.runs import make_run
 
 RUN = make_run(1)
+NOW = "2026-11-21T09:00:00.000Z"
+
+
+class Clock:
+    def now(self) -> str:
+        return NOW
 
 
 class App:
@@ -18,6 +25,7 @@ class App:
 
     def __init__(self, folder: Path, *nodes: str) -> None:
         self.blobs = FileBlobStore(str(folder))
+        self.clock = Clock()
         self._nodes = nodes
 
     def node_of_rank(self, run: object, attempt: int, rank: int) -> str:
@@ -28,8 +36,8 @@ class App:
         self.blobs.append(ref, self.blobs.length(ref), data)
 
 
-def view_of(app: Any, *ranks: int) -> LogView:
-    return LogView(app, RUN, 1, list(ranks), ["stdout"], None, None)
+def view_of(app: Any, *ranks: int, since_s: float | None = None, as_json: bool = False) -> LogView:
+    return LogView(app, RUN, 1, list(ranks), ["stdout"], None, since_s, as_json=as_json)
 
 
 def test_while_following_lines_wait_to_be_placed_among_the_others_unless_their_node_is_silent(
@@ -50,3 +58,33 @@ def test_while_following_lines_wait_to_be_placed_among_the_others_unless_their_n
     assert capsys.readouterr().out == "[1] unfinished\n"
     view.show(last=True)
     assert capsys.readouterr().out == "[0] not placed\n[0] unfini\n"
+
+
+def test_a_line_whose_time_is_not_known_yet_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = App(tmp_path, "node1")
+    app.has_come("node1", "stdout.0", b"not placed\n")
+    view_of(app, 0, as_json=True).show(last=False, silent=["node1"])
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {
+        "at": None,
+        "node": "node1",
+        "rank": 0,
+        "stream": "stdout",
+        "text": "not placed",
+    }
+
+
+def test_what_is_asked_for_by_its_time_waits_for_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = App(tmp_path, "node1")
+    view = view_of(app, 0, since_s=600)
+    app.has_come("node1", "stdout.0", b"new\n")
+    view.show(last=False, silent=["node1"])
+    assert capsys.readouterr().out == ""
+    app.has_come("node1", "events", b'{"seq":1,"at":"%s","boot_s":1.0,"kind":"k"}\n' % NOW.encode())
+    app.has_come("node1", "marks", b"1000 stdout.0 4\n")
+    view.show(last=False)
+    assert capsys.readouterr().out == "new\n"

@@ -15,7 +15,8 @@ def test_what_the_configuration_says_is_what_ssh_is_told() -> None:
     address = Address("gpu01", "10.0.0.1", "me", 2222, known_hosts="/keys of ours", config="/etc/lab_ssh")
     assert command(address, ["ls"], terminal=True) == [
         *("ssh", "-t", "-o", "StrictHostKeyChecking=yes", "-F", "/etc/lab_ssh"),
-        *("-o", 'UserKnownHostsFile="/keys of ours"', "-l", "me", "-p", "2222", "--", "10.0.0.1", "ls"),
+        *("-o", 'UserKnownHostsFile="/keys of ours"', "-o", "GlobalKnownHostsFile=/dev/null"),
+        *("-l", "me", "-p", "2222", "--", "10.0.0.1", "ls"),
     ]
 
 

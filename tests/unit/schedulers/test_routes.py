@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mllaunch.schedulers.ssh import transport
-from mllaunch.schedulers.ssh.routes import Route, hop, parse
-from mllaunch.schedulers.ssh.transport import Address
+from mllaunch.schedulers.ssh.routes import Route, hop, parse, way
 
 SAID = """\
 host gpu01
@@ -47,6 +45,8 @@ def test_what_it_says_is_the_route_but_for_files_that_are_not_there(tmp_path: Pa
     ("more", "changes"),
     [
         ("proxyjump none", {}),
+        ("sessiontype default\nstdinnull no\nforkafterauthentication no", {}),
+        ("sessiontype none\nstdinnull yes", {"usual": ("sessiontype=default", "stdinnull=no")}),
         ("proxyjump a,me@b:2222", {"jumps": ("a", "me@b:2222")}),
         ("proxycommand none", {}),
         (
@@ -98,12 +98,7 @@ def test_a_jump_that_is_meant_for_the_jump_itself_too_is_made_once(monkeypatch: 
 
     monkeypatch.setattr("mllaunch.schedulers.ssh.routes.look_up", look_up)
     for word, hosts in (("gpu01", ["b", "g"]), ("bastion", ["b"]), ("other", ["b", "g", "o"])):
-        stages = transport._stages(Address(word), look_up(word, None, None, None), 1.0)
-        assert [stage.route.host for stage in stages] == hosts
-        assert [stage.connection.gateway or None for stage in stages] == [
-            None,
-            *(stage.connection for stage in stages[:-1]),
-        ]
+        assert [route.host for route in way(look_up(word, None, None, None), None)] == hosts
 
 
 def test_names_of_files_may_have_tokens_and_variables(

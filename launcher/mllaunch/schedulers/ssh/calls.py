@@ -215,13 +215,13 @@ def _problem(address: Address, pipe: Pipe, said: str, printed: Sequence[str]) ->
             evidence=tuple(complaint.splitlines()[-2:]),
             hint=hint,
         )
-    evidence = tuple([*filter(None, printed), *complaint.splitlines()][-_EVIDENCE:])
-    if status == _OF_SSH and evidence:
-        return transport.refused(address, evidence)
+    lines = tuple(filter(None, [*printed, *complaint.splitlines()]))
+    if status == _OF_SSH and lines:
+        return transport.refused(address, lines)
     return MllaunchError(
         "agent_start",
         f"no agent could be started on {address.name}",
-        evidence=evidence
+        evidence=lines[-_EVIDENCE:]
         or (f"its login shell, or {python}, ended with exit status {status} and said nothing",),
         hint=f"the account needs a login shell that runs commands, and a Python: does this work? "
         f"ssh {address.shown} {python} --version; if that is not a Python, name one: {hint}",

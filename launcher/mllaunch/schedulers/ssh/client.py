@@ -8,25 +8,31 @@ opened.
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 from mllaunch.schedulers.ssh import openssh
 from mllaunch.schedulers.ssh.links import ANSWER_S, CONNECT_S
 
 if TYPE_CHECKING:
+    from mllaunch.schedulers.ssh.routes import Route
     from mllaunch.schedulers.ssh.transport import Address
 
 __all__ = ["ClientLink", "SharedLink", "find"]
 
 _END_S = 1.0
+# For a command of ours, whatever the user's configuration has for her own.
 _OPTIONS = (
-    *("-T", "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "RemoteCommand=none"),
-    *("-o", f"ConnectTimeout={CONNECT_S:.0f}"),
-    *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+    *("ControlMaster=no", "BatchMode=yes", "RemoteCommand=none", "PermitLocalCommand=no", "LogLevel=ERROR"),
+    *("ClearAllForwardings=yes", "ForwardAgent=no", "ForwardX11=no"),
+    *(f"ConnectTimeout={CONNECT_S:.0f}", "ServerAliveInterval=5", "ServerAliveCountMax=3"),
 )
 
 
@@ -44,6 +50,7 @@ class ClientPipe:
                 stdout=stdout.fileno(),
                 stderr=self._complaints,
                 start_new_session=True,
+                env={**os.environ, "SSH_ASKPASS_REQUIRE": "never"},
             )
         self.set_patience(ANSWER_S)
         self.stdin = self
@@ -90,27 +97,33 @@ class ClientPipe:
         self.stdout.close()
         self._to.close()
         self._from.close()
-        self._process.terminate()
+        self._signal(signal.SIGTERM)
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             self._process.wait()
         self._complaints.close()
 
+    def _signal(self, number: int) -> None:
+        """To those that lead to jumps, too; once it has ended they have."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+
 
 class ClientLink:
-    """Opens a connection for each command. Whether it can, the command tells."""
+    """Opens a connection for each command. Whether it can, the command tells. way: to the node, which is last."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, way: Sequence[Route]) -> None:
         self._address = address
+        self._way = way
 
     @property
     def is_open(self) -> bool:
         return True
 
     def run(self, command: str) -> ClientPipe:
-        return ClientPipe([*openssh.client(self._address, *_OPTIONS), command])
+        return ClientPipe([*command_line(self._address, self._way), command])
 
     def close(self) -> None:
         pass  # that of a command ends with it
@@ -124,9 +137,35 @@ class SharedLink(ClientLink):
         return _is_there(self._address)
 
 
-def find(address: Address) -> SharedLink | None:
+def find(address: Address, route: Route) -> SharedLink | None:
     """The connection to a node that is held open; None if there is none."""
-    return SharedLink(address) if _is_there(address) else None
+    return SharedLink(address, [route]) if _is_there(address) else None
+
+
+def command_line(address: Address, way: Sequence[Route]) -> list[str]:
+    """ssh to a node; a command may follow. It gives none of its options to those that lead to jumps, so these are told
+    it here.
+    """
+    before = ""
+    for number, hop in enumerate(way[:-1]):
+        there = address._replace(name=hop.word, host=hop.word, user=hop.user, port=hop.port)
+        options = _options(hop, before)
+        if number == 0 and hop.jumps:
+            options += ["-o", "ProxyJump=none"]  # it would lead here again
+        *words, word = openssh.client(there, *options)
+        # What begins with a percent sign is for the ssh that reads it to fill in.
+        before = _escaped(words[:-1]) + " -W '[%h]:%p' " + _escaped([words[-1], word])
+    return openssh.client(address, "-T", *_options(way[-1], before))
+
+
+def _options(route: Route, before: str) -> list[str]:
+    """before: the command that leads to the machine before it, if there is one."""
+    named = [*_OPTIONS, *route.usual, *([f"ProxyCommand={before}"] if before else ())]
+    return [word for option in named for word in ("-o", option)]
+
+
+def _escaped(words: Sequence[str]) -> str:
+    return shlex.join(words).replace("%", "%%")
 
 
 def _is_there(address: Address) -> bool:

@@ -1,4 +1,4 @@
-"""All nodes of the configuration: one connection each, shared by whatever this process does there at once."""
+"""All nodes of the configuration: one link each, shared by whatever this process does there at once."""
 
 from __future__ import annotations
 

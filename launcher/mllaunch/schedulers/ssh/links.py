@@ -45,10 +45,11 @@ class Pipe(Protocol):
 
 
 class Link(Protocol):
-    """An open connection to a node; any number of commands can run over it at once."""
+    """A connection to a node, or what opens one for each command; any number of them can run over it at once."""
 
     @property
-    def is_open(self) -> bool: ...
+    def is_open(self) -> bool:
+        """Whether it can be used, as far as that is known without trying."""
 
     def run(self, command: str) -> Pipe:
         """Start a command. OSError if the connection has gone."""

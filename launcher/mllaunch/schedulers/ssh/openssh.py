@@ -23,7 +23,12 @@ def client(address: Address, *first: str) -> list[str]:
     if address.config is not None:
         options += ["-F", address.config]
     if address.known_hosts is not None:
-        options += ["-o", f'UserKnownHostsFile="{address.known_hosts}"']
+        options += [
+            "-o",
+            f'UserKnownHostsFile="{address.known_hosts}"',
+            "-o",
+            "GlobalKnownHostsFile=/dev/null",
+        ]
     if address.user is not None:
         options += ["-l", address.user]
     if address.port is not None:

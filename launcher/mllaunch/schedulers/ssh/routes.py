@@ -12,9 +12,11 @@ from typing import NamedTuple
 from mllaunch.errors import ConfigError, MllaunchError, NotFound
 from mllaunch.schedulers.ssh.links import CONNECT_S
 
-__all__ = ["Route", "hop", "look_up", "parse"]
+__all__ = ["Route", "hop", "look_up", "parse", "way"]
 
 _SSH_PORT = 22
+# What would keep a command from being run as any other, and what it is usually; where this OpenSSH knows of it.
+_USUAL = {"sessiontype": "default", "stdinnull": "no", "forkafterauthentication": "no"}
 
 
 class Route(NamedTuple):
@@ -23,7 +25,7 @@ class Route(NamedTuple):
     agent: the socket of the agent to ask; None for the user's own; "none". jumps: the machines on the way, as ssh(1) -J
     takes them, the first one first. command: in whose place a program is the way, for a shell. known_hosts: files.
     known_as: the name that its key has in them. revoked: a file of keys that are not to be trusted. shares: whether
-    OpenSSH may hold a connection to it open.
+    OpenSSH may hold a connection to it open. usual: options for ssh(1) -o that have it run commands as it usually does.
     """
 
     word: str
@@ -38,6 +40,7 @@ class Route(NamedTuple):
     known_as: str
     revoked: str | None
     shares: bool
+    usual: tuple[str, ...] = ()
 
 
 def look_up(word: str, user: str | None, port: int | None, config: str | None) -> Route:
@@ -100,7 +103,20 @@ def parse(word: str, said: str) -> Route:
         known_as,
         None if revoked == "none" else os.path.expanduser(revoked),
         one("controlpath") != "none",
+        tuple(f"{name}={value}" for name, value in _USUAL.items() if found.get(name, [value]) != [value]),
     )
+
+
+def way(route: Route, config: str | None, met: tuple[tuple[str, int], ...] = ()) -> list[Route]:
+    """The way to a machine, the machine itself last. met: machines whose way leads here."""
+    before: list[Route] = []
+    met = (*met, (route.host, route.port))
+    for jump in route.jumps:
+        there = look_up(*hop(jump), config)
+        if (there.host, there.port) in met:
+            continue  # what the configuration says for all machines it says for those on the way, too
+        before += [there] if before or not there.jumps else way(there, config, met)
+    return [*before, route]
 
 
 def hop(jump: str) -> tuple[str, str | None, int | None]:

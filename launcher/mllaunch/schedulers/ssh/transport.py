@@ -29,7 +29,8 @@ __all__ = ["Address", "connect"]
 _KEEPALIVE_S = 5
 _SILENCE_S = 15.0
 _SSH_PORT = 22
-# What OpenSSH's last line says where it reached the machine, and either of them did not want the other.
+_EVIDENCE = 3  # lines
+# What OpenSSH says where it reached a machine, and either of them did not want the other.
 _REFUSALS = ("Permission denied", "Host key verification failed", "Too many authentication failures")
 
 
@@ -133,24 +134,28 @@ class _Stage(NamedTuple):
 
 
 def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
-    """Open a connection. Raises MllaunchError: "unreachable", "unknown_host_key", "changed_host_key", "ssh_login",
-    "ssh_config"."""
+    """Open a connection, or find that each command needs one of its own. Raises MllaunchError: "unreachable",
+    "unknown_host_key", "changed_host_key", "revoked_keys", "ssh_login", "ssh_config"."""
     import logging
 
     # It prints whole tracebacks of what it also raises.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     route = routes.look_up(address.host or address.name, address.user, address.port, address.config)
-    if route.shares and (held := client.find(address)) is not None:
+    if route.shares and (held := client.find(address, route)) is not None:
         return held
+    way = routes.way(route, address.config)
+    try:
+        known = [_known(address, each) for each in way]  # before anything runs: it may refuse
+    except _OnlyOpenSsh:
+        return client.ClientLink(address, way)
     stages: list[_Stage] = []
     try:
-        stages = _stages(address, route, timeout_s)
-        for stage in stages:
-            stage.connection.open()
+        for each, keys in zip(way, known, strict=True):
+            stages.append(_stage(each, keys, stages[-1].connection if stages else None, timeout_s))
+            connection = stages[-1].connection
+            connection.open()
             # Until a session begins, sshd's small messages wait as ours would, and ask for our acknowledgement.
-            _set(stage.connection.transport.sock, "TCP_QUICKACK", 1)
-    except _OnlyOpenSsh:
-        return client.ClientLink(address)
+            _set(connection.transport.sock, "TCP_QUICKACK", 1)
     except BaseException as error:
         if not stages or isinstance(error, MllaunchError):
             raise
@@ -158,33 +163,14 @@ def connect(address: Address, timeout_s: float = CONNECT_S) -> Link:
         for stage in stages:
             stage.connection.client.close()  # paramiko leaves threads and sockets behind
         raise explained from error
-    connection = stages[-1].connection
     connection.transport.set_keepalive(_KEEPALIVE_S)
     return FabricLink(connection)
 
 
-def _stages(
-    address: Address, route: Route, timeout_s: float, met: tuple[tuple[str, int], ...] = ()
-) -> list[_Stage]:
-    """The way to a machine, the machine itself last. met: machines whose way leads here."""
-    before: list[_Stage] = []
-    met = (*met, (route.host, route.port))
-    for jump in route.jumps:
-        hop = routes.look_up(*routes.hop(jump), address.config)
-        if (hop.host, hop.port) in met:
-            continue  # what the configuration says for all machines it says for those on the way, too
-        if not before and hop.jumps:
-            before = _stages(address, hop, timeout_s, met)
-        else:
-            before.append(_stage(address, hop, before[-1].connection if before else None, timeout_s))
-    return [*before, _stage(address, route, before[-1].connection if before else None, timeout_s)]
-
-
-def _stage(address: Address, route: Route, gateway: Connection | None, timeout_s: float) -> _Stage:
+def _stage(route: Route, known: Known, gateway: Connection | None, timeout_s: float) -> _Stage:
     import paramiko
     from fabric import Config, Connection
 
-    known = _known(address, route)  # first: it may refuse, and nothing runs yet
     way = {}
     if gateway is None and route.command is not None:
         way["sock"] = paramiko.ProxyCommand(shlex.join(["/bin/sh", "-c", f"exec {route.command}"]))
@@ -322,16 +308,14 @@ def _set(sock: Any, option: str, value: int) -> None:
 
 
 def refused(address: Address, said: Sequence[str]) -> MllaunchError:
-    """What to raise where ssh itself gave up. said: the last lines of what it did say."""
-    if not any(words in said[-1] for words in _REFUSALS):
-        return unreachable(address, ConnectionError(said[-1]))
-    message = f"{address.name}: ssh says: {said[-1]}"
-    return NotPermitted(
-        "ssh_login",
-        message,
-        evidence=tuple(said[:-1]),
-        hint=f"does this work? {_typed(address)} true",
-    )
+    """What to raise where ssh itself gave up. said: the lines it printed; behind a jump that refuses they go on."""
+    for number, line in reversed(list(enumerate(said))):
+        if any(words in line for words in _REFUSALS):
+            before = tuple(said[max(0, number - _EVIDENCE) : number])
+            message = f"{address.name}: ssh says: {line.strip()}"
+            hint = f"does this work, and asks nothing? {_typed(address, '-o', 'BatchMode=yes')} true"
+            return NotPermitted("ssh_login", message, evidence=before, hint=hint)
+    return unreachable(address, ConnectionError(said[-1]))
 
 
 def unreachable(address: Address, error: BaseException) -> Unreachable:
