@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mllaunch.errors import InternalError, MllaunchError, NotFound
-from mllaunch.schedulers.ssh import program, transport
+from mllaunch.schedulers.ssh import failures, program
 from mllaunch.schedulers.ssh.links import ANSWER_S, Link, Pipe
 from mllaunch.schedulers.ssh.transport import Address
 
@@ -118,7 +118,7 @@ class Calls:
             call.update(bytes=len(content), takes_bytes=True)
         with self._lock:
             if self._is_broken:  # while this waited for its turn
-                raise transport.unreachable(self.address, EOFError("the connection was closed"))
+                raise failures.unreachable(self.address, EOFError("the connection was closed"))
             try:
                 self._pipe.set_patience(None if patiently else ANSWER_S)
                 self._pipe.stdin.write(json.dumps(call).encode("ascii") + b"\n" + (content or b""))
@@ -138,7 +138,7 @@ class Calls:
                 self._pipe.close()
                 if not isinstance(error, (OSError, EOFError, ValueError, SSHException)):
                     raise
-                raise transport.unreachable(self.address, error) from error
+                raise failures.unreachable(self.address, error) from error
         self._answered(self.address.name)
         if "error" in answer:
             raise self._failed(answer)
@@ -179,7 +179,7 @@ def begin(link: Link, address: Address, archive: Archive, answered: Answered = n
     except (OSError, EOFError) as error:
         if pipe is not None:
             pipe.close()
-        raise transport.unreachable(address, error) from error
+        raise failures.unreachable(address, error) from error
     if line == b"ready\n":
         answered(address.name)
         return Calls(address, pipe, answered)
@@ -217,7 +217,7 @@ def _problem(address: Address, pipe: Pipe, said: str, printed: Sequence[str]) ->
         )
     lines = tuple(filter(None, [*printed, *complaint.splitlines()]))
     if status == _OF_SSH and lines:
-        return transport.refused(address, lines)
+        return failures.refused(address, lines)
     return MllaunchError(
         "agent_start",
         f"no agent could be started on {address.name}",

@@ -2,8 +2,8 @@
 
 Where one is held open for sharing (ControlMaster in ssh_config(5)) it costs milliseconds. So nodes are reached that ask
 for more than a key, such as a code from a telephone, once the user has logged in there. Elsewhere each is a connection
-of its own, for nodes by whose side stands what only OpenSSH can read. Nothing is asked of the user here, and no master
-opened.
+of its own: to machines of which only OpenSSH can tell whether their keys are to be trusted. Nothing is asked of the
+user here, and no master opened.
 """
 
 from __future__ import annotations
