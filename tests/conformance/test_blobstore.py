@@ -179,7 +179,8 @@ def test_a_killed_writer_leaves_true_bytes_only_and_the_next_one_completes_them(
         for _ in range(chance.randrange(1, 8)):
             acknowledged = int(child.stdout.readline() or acknowledged)
         child.kill()
-        acknowledged = max([acknowledged, *map(int, child.communicate()[0].split())])
+        with child:
+            acknowledged = max([acknowledged, *map(int, child.stdout.read().split())])
         length = store.length(OUT)
         assert length >= acknowledged
         assert store.read(OUT, 0, 10**9) == truth[:length]

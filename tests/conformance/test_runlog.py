@@ -368,7 +368,8 @@ def test_what_a_killed_writer_acknowledged_is_there(kind: str, log: ClosableRunL
         for _ in range(chance.randrange(1, 150)):
             acknowledged.append(child.stdout.readline().strip())
         child.kill()
-        acknowledged += child.communicate()[0].split()
+        with child:  # not communicate(), which passes over what was read ahead
+            acknowledged += child.stdout.read().split()
         check_integrity(kind, home)
     for name in acknowledged:
         assert log.get(name)[0].name == name

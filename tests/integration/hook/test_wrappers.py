@@ -105,6 +105,8 @@ def test_a_warning_names_the_line_of_the_caller(traced: Traced) -> None:
     library = "import warnings\ndef load(filename): warnings.warn('old', stacklevel=2)\ndump = None\n"
     traced.write("joblib/numpy_pickle.py", library)
     traced.write("joblib/__init__.py", "")
+    traced.write("x", "")
+    traced.write("y", "")
     done = traced.alike("from joblib.numpy_pickle import load\nload('x')\nload('y')\n")
     assert done.stderr.count("main.py:2: UserWarning: old") == 1
     assert done.stderr.count("main.py:3: UserWarning: old") == 1
@@ -140,9 +142,20 @@ def test_a_library_that_is_loaded_late_is_followed_when_it_is(traced: Traced) ->
     assert [words[2] for words in said(traced, "S")] == ["12"]
 
 
+def test_what_loads_a_file_is_said_before_it_has_for_it_may_take_minutes(traced: Traced) -> None:
+    traced.write("joblib/__init__.py", "")
+    traced.write("joblib/numpy_pickle.py", "import os\ndef load(filename): os._exit(0)\n")
+    traced.write("a", "")
+    for name in ("none", "a"):
+        traced.output(f"import joblib.numpy_pickle as n\nn.load({name!r})\n")
+    assert said(traced, "L") == [("L", "joblib.load", "a")]
+
+
 def test_a_library_that_is_loaded_again_is_followed_again(traced: Traced) -> None:
     traced.write("joblib/__init__.py", "")
     traced.write("joblib/numpy_pickle.py", "def load(filename): pass\n")
+    traced.write("a", "")
+    traced.write("b", "")
     script = (
         "import importlib, sys, joblib.numpy_pickle as n\n"
         "n.load('a')\ndel sys.modules['mllaunch_hook']\nimportlib.reload(n)\nn.load('b')\n"

@@ -112,12 +112,11 @@ def _following(function, read, write):
         path = _quietly(_path_of, read or write, args, kwargs)
         if path is not None and (write or _is_shared(read, args, kwargs)):
             _quietly(hook.wrote, path)
+        if path is not None and read:
+            _quietly(_loading, read, path)
         result = function(*args, **kwargs)
-        if path is not None:
-            if write:
-                _quietly(_saved, write, path, args, kwargs)
-            else:
-                _quietly(_loaded, read, path)
+        if path is not None and write:
+            _quietly(_saved, write, path, args, kwargs)
         return result
 
     followed.__code__ = followed.__code__.replace(co_filename=_UNNOTICED)
@@ -182,8 +181,10 @@ def _saved(by, path, args, kwargs):
     hook.record(b"S", by.encode(), b"" if step is None else b"%d" % step, hook._text(path))
 
 
-def _loaded(by, path):
-    hook.record(b"L", by.encode(), hook._text(path))
+def _loading(by, path):
+    """Said before it is done: it may take minutes, and what is open without this may be taken for any other file."""
+    if hook._exists(path):
+        hook.record(b"L", by.encode(), hook._text(path))
 
 
 def _step(value):
@@ -265,4 +266,4 @@ def _opened_by(by, given):
     path = hook._path(given)
     if path is not None:
         hook._see(path)
-        _loaded(by, path)
+        _loading(by, path)
