@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import socket
 
 import pytest
@@ -29,3 +30,33 @@ def test_an_option_that_this_system_lacks_is_left_out(monkeypatch: pytest.Monkey
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         transport._transport(sock)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+class Ended:
+    """The channel of a command that has ended. is_connected: whether the connection is still there."""
+
+    closed = True
+    eof_received = True
+
+    def __init__(self, is_connected: bool) -> None:
+        self._is_connected = is_connected
+
+    def settimeout(self, seconds: float) -> None: ...
+
+    def makefile(self, mode: str, size: int) -> io.BytesIO:
+        return io.BytesIO()
+
+    def sendall(self, data: bytes) -> None:
+        raise OSError("Socket is closed")
+
+    def get_transport(self) -> Ended:
+        return self
+
+    def is_active(self) -> bool:
+        return self._is_connected
+
+
+def test_what_a_command_is_given_after_its_end_goes_nowhere_unless_the_connection_has_gone() -> None:
+    assert transport.FabricPipe(Ended(is_connected=True)).stdin.write(b"program") == 7
+    with pytest.raises(OSError, match="closed"):
+        transport.FabricPipe(Ended(is_connected=False)).stdin.write(b"program")

@@ -55,7 +55,7 @@ class FabricPipe:
     def __init__(self, channel: Any) -> None:
         self._channel = channel
         channel.settimeout(ANSWER_S)
-        self.stdin: BinaryIO = channel.makefile("wb", -1)
+        self.stdin = self
         self.stdout: BinaryIO = channel.makefile("rb", -1)
 
     @property
@@ -71,6 +71,18 @@ class FabricPipe:
 
     def send(self, data: bytes) -> None:
         self._channel.sendall(data)
+
+    def write(self, data: bytes) -> int:
+        try:
+            self.send(data)
+        except OSError:
+            if not (self.has_ended and self._channel.get_transport().is_active()):
+                raise
+            # It ended before it was given this; why, is told by what it has said.
+        return len(data)
+
+    def flush(self) -> None:
+        pass
 
     def complaint(self) -> tuple[int | None, str]:
         self._channel.settimeout(CONNECT_S)
