@@ -182,7 +182,7 @@ def _saved(by, path, args, kwargs):
 
 
 def _loading(by, path):
-    """Said before it is done: it may take minutes, and what is open without this may be taken for any other file."""
+    """Said before it is done, which may take minutes: until it is said, the file may be told as any other."""
     if hook._exists(path):
         hook.record(b"L", by.encode(), hook._text(path))
 

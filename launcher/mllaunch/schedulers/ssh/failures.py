@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mllaunch.errors import MllaunchError, NotPermitted, Unreachable
+from mllaunch.schedulers.ssh.routes import SSH_PORT
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Stage", "UnknownKey", "explained", "refused", "unreachable"]
 
-_SSH_PORT = 22
 _EVIDENCE = 3  # lines
 # What OpenSSH says where it reached a machine, and either of them did not want the other.
 _REFUSALS = ("Permission denied", "Host key verification failed", "Too many authentication failures")
@@ -147,7 +147,7 @@ def _typed(address: Address, *first: str) -> str:
     # Quotes of ssh's own, which takes several files otherwise.
     words += ["-o", f'UserKnownHostsFile="{address.known_hosts}"'] if address.known_hosts else []
     words += ["-F", address.config] if address.config else []
-    words += ["-p", str(address.port)] if address.port not in (None, _SSH_PORT) else []
+    words += ["-p", str(address.port)] if address.port not in (None, SSH_PORT) else []
     return shlex.join([*words, address.shown])
 
 

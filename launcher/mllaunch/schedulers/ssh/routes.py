@@ -12,9 +12,9 @@ from typing import NamedTuple
 from mllaunch.errors import ConfigError, MllaunchError, NotFound
 from mllaunch.schedulers.ssh.links import CONNECT_S
 
-__all__ = ["Route", "hop", "look_up", "parse", "way"]
+__all__ = ["SSH_PORT", "Route", "hop", "look_up", "parse", "way"]
 
-_SSH_PORT = 22
+SSH_PORT = 22
 # What would keep a command from being run as any other, and what it is usually; where this OpenSSH knows of it.
 _USUAL = {"sessiontype": "default", "stdinnull": "no", "forkafterauthentication": "no"}
 
@@ -80,7 +80,7 @@ def parse(word: str, said: str) -> Route:
 
     host, user, port = one("hostname", word), one("user", ""), int(one("port", "22"))
     alias = one("hostkeyalias")
-    known_as = alias if alias != "none" else host if port == _SSH_PORT else f"[{host}]:{port}"
+    known_as = alias if alias != "none" else host if port == SSH_PORT else f"[{host}]:{port}"
     agent = one("identityagent", "SSH_AUTH_SOCK")
     command = one("proxycommand")
     tokens = _tokens(word, host, user, port)

@@ -28,7 +28,6 @@ __all__ = ["Address", "connect"]
 
 _KEEPALIVE_S = 5
 _SILENCE_S = 15.0
-_SSH_PORT = 22
 
 
 class Address(NamedTuple):
@@ -238,7 +237,7 @@ def _trust(connection: Connection, known: Known) -> None:
 
     client = connection.client
     client.set_missing_host_key_policy(Refuse())
-    name = connection.host if connection.port == _SSH_PORT else f"[{connection.host}]:{connection.port}"
+    name = connection.host if connection.port == routes.SSH_PORT else f"[{connection.host}]:{connection.port}"
     for key, _ in reversed(known.keys):  # of several of one kind the last one counts
         client.get_host_keys().add(name, key.get_name(), key)
 
